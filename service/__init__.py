@@ -1,0 +1,1 @@
+"""The HTTP service: live sessions in, next items out."""

@@ -1,0 +1,95 @@
+"""Wiring: settings in, an ASGI application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from srgnn import __version__, artifact
+from srgnn.errors import ConfigError
+from srgnn.recommender import Recommender
+
+from .errors import add_error_handlers
+from .inference import Batcher
+from .limits import BodyLimit
+from .routes import router
+from .sessions.memory import MemorySessionStore
+from .sessions.redis import RedisSessionStore
+from .sessions.store import SessionStore
+from .settings import PREFIX, Settings
+from .state import Service, State
+from .telemetry import Metrics, Telemetry
+
+
+def create_app(
+    settings: Settings, *, store: SessionStore | None = None, recommender: Recommender | None = None
+) -> FastAPI:
+    """The service. ``store`` and ``recommender`` replace those the settings name; a store given is left open.
+
+    Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
+    the settings and the model do not fit together.
+    """
+    manifest: dict[str, Any] | None = None
+    if recommender is None:
+        loaded = artifact.load(settings.artifact)
+        recommender, manifest = loaded.recommender, loaded.manifest
+    _check_keeps_enough(settings, recommender)
+    metrics = Metrics(recommender.version)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            batcher = Batcher(
+                recommender,
+                queue_size=settings.queue_size,
+                max_batch=settings.max_batch,
+                torch_threads=settings.torch_threads,
+                observe_batch=metrics.batch_size.observe,
+            )
+            live_store = make_store(settings) if store is None else store
+            if store is None:
+                stack.push_async_callback(live_store.aclose)
+            await stack.enter_async_context(batcher)
+            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics)}
+
+    app = FastAPI(
+        title="SRGNN",
+        summary="Session-based recommendations: clicks in, the next items out.",
+        version=__version__,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.metrics = metrics
+    app.include_router(router)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Telemetry, metrics=metrics)  # added last, so outermost
+    return app
+
+
+def make_store(settings: Settings) -> SessionStore:
+    """The session store the settings name; it connects on first use."""
+    if settings.redis_url is None:
+        return MemorySessionStore(
+            max_clicks=settings.max_clicks,
+            idle_seconds=settings.idle_seconds,
+            max_sessions=settings.max_memory_sessions,
+        )
+    return RedisSessionStore(
+        settings.redis_url.get_secret_value(),
+        max_clicks=settings.max_clicks,
+        idle_seconds=settings.idle_seconds,
+        timeout_seconds=settings.store_timeout_ms / 1000,
+        max_connections=settings.store_connections,
+    )
+
+
+def _check_keeps_enough(settings: Settings, recommender: Recommender) -> None:
+    """Fewer stored clicks than the model looks at would change its input, which no setting may."""
+    needed = recommender.rules.max_length
+    if settings.max_clicks < needed:
+        raise ConfigError(
+            f"{PREFIX}MAX_CLICKS is {settings.max_clicks}, but model {recommender.version} looks at the last "
+            f"{needed} clicks of a session: set it to {needed} or more"
+        )

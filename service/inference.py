@@ -1,0 +1,185 @@
+"""Concurrent requests through the model together: one inference thread, a bounded queue, a deadline for each.
+
+A batch is whatever queued while the previous one ran, so nobody waits for a batch to fill.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+import torch
+
+from srgnn.recommender import Recommendation, Recommender
+
+logger = logging.getLogger(__name__)
+
+Reason = Literal["queue_full", "deadline", "model_error"]
+
+
+class Query(NamedTuple):
+    """One history to recommend for; ``k`` is already known to be within bounds."""
+
+    history: Sequence[str]
+    k: int
+    exclude: frozenset[str] = frozenset()
+    exclude_seen: bool = False
+    explain: bool = False
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """All items that the answer must not hold."""
+        return self.exclude.union(self.history) if self.exclude_seen else self.exclude
+
+
+class Prediction(NamedTuple):
+    """The answer to one query; ``attention`` is (item id, weight) per click where it was asked for."""
+
+    recommendation: Recommendation
+    attention: list[tuple[str, float]] | None = None
+
+
+class NotInferred(Exception):
+    """The model gave no answer, for ``reason``; the caller falls back."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+@dataclass(eq=False)
+class _Job:
+    """The queries of one request, answered together."""
+
+    queries: Sequence[Query]
+    future: "asyncio.Future[list[Prediction]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Batcher:
+    """``async with Batcher(...)`` runs it; :meth:`predict` answers."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        *,
+        queue_size: int,
+        max_batch: int,
+        torch_threads: int = 1,
+        observe_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._recommender = recommender
+        self._queue_size = queue_size
+        self._max_batch = max_batch
+        self._observe_batch = observe_batch
+        self._jobs: OrderedDict[_Job, None] = OrderedDict()  # a queue from whose middle a job can leave
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="inference", initializer=torch.set_num_threads, initargs=(torch_threads,)
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Histories in the queue."""
+        return self._waiting
+
+    async def __aenter__(self) -> "Batcher":
+        self._pump_task = asyncio.create_task(self._pump())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pump_task.cancel()
+        await asyncio.wait({self._pump_task})
+        for job in self._jobs:
+            _fail(job, "deadline")
+        self._thread.shutdown()
+
+    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+        """Answers in the order of ``queries``, each as if it were alone. Raises NotInferred."""
+        if self._waiting + len(queries) > self._queue_size:
+            raise NotInferred("queue_full")
+        job = _Job(queries)
+        self._jobs[job] = None
+        self._waiting += len(queries)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                return await job.future
+        except TimeoutError:
+            raise NotInferred("deadline") from None
+        finally:
+            self._leave(job)
+
+    def _leave(self, job: _Job) -> None:
+        """Take a job off the queue if it is still there: one given up on costs nothing."""
+        if job in self._jobs:
+            del self._jobs[job]
+            self._waiting -= len(job.queries)
+
+    async def _pump(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._next_batch():
+                await self._run(batch)
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest jobs, up to ``max_batch`` histories; a larger job goes alone."""
+        batch: list[_Job] = []
+        room = self._max_batch
+        while self._jobs:
+            job = next(iter(self._jobs))
+            if batch and len(job.queries) > room:
+                break
+            self._leave(job)
+            batch.append(job)
+            room -= len(job.queries)
+        return batch
+
+    async def _run(self, batch: list[_Job]) -> None:
+        queries = [query for job in batch for query in job.queries]
+        self._observe_batch(len(queries))
+        try:
+            loop = asyncio.get_running_loop()
+            predictions = await loop.run_in_executor(self._thread, infer, self._recommender, queries)
+        except Exception:
+            logger.exception("the model failed on a batch of %d histories", len(queries))
+            for job in batch:
+                _fail(job, "model_error")
+            return
+        remaining = iter(predictions)
+        for job in batch:
+            answers = list(islice(remaining, len(job.queries)))
+            if not job.future.done():
+                job.future.set_result(answers)
+
+
+def _fail(job: _Job, reason: Reason) -> None:
+    if not job.future.done():
+        job.future.set_exception(NotInferred(reason))
+
+
+def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
+    """One batched call for queries that differ in everything; a shorter list is a prefix of a longer one."""
+    found = recommender.recommend(
+        [query.history for query in queries],
+        k=max(query.k for query in queries),
+        exclude=[query.excluded for query in queries],
+    )
+    return [
+        Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None)
+        for query, best in zip(queries, found, strict=True)
+    ]
+
+
+def _first(best: Recommendation, k: int) -> Recommendation:
+    return Recommendation(best.item_ids[:k], best.scores[:k], best.source)

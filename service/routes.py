@@ -1,0 +1,186 @@
+"""The endpoints."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from srgnn.errors import StoreUnavailable
+
+from . import inference, ladder
+from .errors import PROBLEM_JSON
+from .limits import check_size, resolve_k
+from .schemas import (
+    SESSION_ID_PATTERN,
+    ClickRequest,
+    Degraded,
+    Health,
+    ModelInfo,
+    Problem,
+    RecommendationsAnswer,
+    RecommendationsQuery,
+    RecommendationsRequest,
+    SessionAnswer,
+    SessionHistory,
+)
+from .state import Service, ServiceDependency
+
+PROBLEM_SCHEMA = Problem.model_json_schema()
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "content": {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}}
+    for status, meaning in (
+        ("4XX", "The request cannot be used; says which value, where, and what to send instead."),
+        ("5XX", "The service cannot answer now; says why and what to do."),
+    )
+}
+
+router = APIRouter(responses=PROBLEMS)
+
+SessionId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=128,
+        pattern=SESSION_ID_PATTERN,
+        description="Chosen by the caller: 1 to 128 letters, digits and -._~!$&'()*+,;=:@, no dot first.",
+        examples=["s1"],
+    ),
+]
+
+
+@router.post("/sessions/{session_id}/click", response_model=SessionAnswer, tags=["sessions"])
+async def click(session_id: SessionId, request: ClickRequest, service: ServiceDependency) -> Response:
+    """Append a click to the session and recommend the next items."""
+    settings = service.settings
+    check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
+    k = _k(service, request.k, "body.k")
+    found = await ladder.click(service, session_id, request)
+    query = inference.Query(found.session.items, k, frozenset(request.exclude), request.exclude_seen, request.explain)
+    return await _recommend(service, session_id, found, query)
+
+
+@router.get("/sessions/{session_id}", response_model=SessionHistory, tags=["sessions"])
+async def session(session_id: SessionId, service: ServiceDependency) -> Response:
+    """Return what is kept of the session; an unknown or expired one is empty."""
+    try:
+        found = await service.store.read(session_id)
+    except StoreUnavailable as error:
+        ladder.store_failed(service, "read", error)
+        raise
+    return _json({"session_id": session_id, "items": found.items, "clicks": found.clicks})
+
+
+@router.get("/sessions/{session_id}/recommendations", response_model=SessionAnswer, tags=["sessions"])
+async def session_recommendations(
+    session_id: SessionId, query: Annotated[RecommendationsQuery, Query()], service: ServiceDependency
+) -> Response:
+    """Recommend the next items without a click; popular items for an unknown session."""
+    k = _k(service, query.k, "query.k")
+    found = await ladder.history(service, session_id)
+    return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
+
+
+@router.delete("/sessions/{session_id}", status_code=204, tags=["sessions"])
+async def forget(session_id: SessionId, service: ServiceDependency) -> Response:
+    """Forget the session and everything known about it."""
+    try:
+        await service.store.delete(session_id)
+    except StoreUnavailable as error:
+        ladder.store_failed(service, "delete", error)
+        raise
+    return Response(status_code=204)
+
+
+@router.post("/recommendations", response_model=RecommendationsAnswer, tags=["stateless"])
+async def recommendations(request: RecommendationsRequest, service: ServiceDependency) -> Response:
+    """Recommend for each history; nothing is stored, and the session store is not needed."""
+    _check_histories(service, request)
+    k = _k(service, request.k, "body.k")
+    excluded = frozenset(request.exclude)
+    queries = [inference.Query(items, k, excluded, request.exclude_seen) for items in request.histories]
+    predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
+    answers = [
+        _answer(service, prediction, len(query.history), degraded)
+        for query, prediction in zip(queries, predictions, strict=True)
+    ]
+    return _json({"recommendations": answers})
+
+
+@router.get("/model", response_model=ModelInfo, tags=["operations"])
+async def model(service: ServiceDependency) -> Response:
+    """Describe the model that answers."""
+    recommender = service.recommender
+    return _json(
+        {
+            "model": recommender.version,
+            "items": len(recommender.vocabulary),
+            "max_length": recommender.rules.max_length,
+            "manifest": service.manifest,
+        }
+    )
+
+
+@router.get("/livez", response_model=Health, tags=["operations"])
+async def alive() -> Response:
+    """Say that the process is alive."""
+    return _json({"status": "alive"})
+
+
+@router.get("/readyz", response_model=Health, tags=["operations"])
+async def ready(service: ServiceDependency) -> Response:
+    """Say that the model passed its probes (it is not served otherwise) and the session store answers."""
+    try:
+        await service.store.ping()
+    except StoreUnavailable as error:
+        ladder.store_failed(service, "ping", error)
+        raise
+    return _json({"status": "ready"})
+
+
+@router.get("/metrics", tags=["operations"], response_class=Response)
+async def metrics(service: ServiceDependency) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    service.metrics.queue_length.set(service.batcher.waiting)
+    return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _recommend(service: Service, session_id: str, found: ladder.History, query: inference.Query) -> Response:
+    [prediction], degraded = await ladder.predict(service, [query], service.settings.deadline_ms)
+    answer = _answer(service, prediction, found.session.clicks, found.degraded or degraded)
+    if query.explain:
+        weights = prediction.attention
+        answer["attention"] = weights and [{"item_id": item, "weight": weight} for item, weight in weights]
+    return _json({"session_id": session_id, **answer})
+
+
+def _answer(
+    service: Service, prediction: inference.Prediction, clicks: int, degraded: Degraded | None
+) -> dict[str, Any]:
+    best = prediction.recommendation
+    service.metrics.answers.labels(best.source, degraded or "no").inc()
+    return {
+        "items": [{"item_id": item, "score": score} for item, score in zip(best.item_ids, best.scores, strict=True)],
+        "source": best.source,
+        "degraded": degraded,
+        "clicks": clicks,
+        "model": service.recommender.version,
+    }
+
+
+def _k(service: Service, requested: int | None, place: str) -> int:
+    settings, catalogue = service.settings, len(service.recommender.vocabulary)
+    return resolve_k(requested, default=settings.k, max_k=settings.max_k, catalogue=catalogue, place=place)
+
+
+def _check_histories(service: Service, request: RecommendationsRequest) -> None:
+    settings = service.settings
+    check_size(request.histories, settings.max_histories, place="body.histories", setting="max_histories")
+    for i, items in enumerate(request.histories):
+        check_size(items, settings.max_history_length, place=f"body.histories[{i}]", setting="max_history_length")
+    check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
+
+
+def _json(content: dict[str, Any]) -> Response:
+    # Encoded here: FastAPI validates no response that is already one, and response_model only documents it.
+    return Response(orjson.dumps(content), media_type="application/json")

@@ -1,0 +1,1 @@
+"""Live sessions: one contract, kept in this process or in Redis."""

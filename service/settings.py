@@ -1,0 +1,136 @@
+"""What an operator may set: environment variables ``SRGNN_...``, which flags of ``srgnn serve`` override.
+
+No setting changes what the model sees of a session: those rules belong to the artifact.
+"""
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+
+from srgnn.errors import ConfigError
+
+PREFIX = "SRGNN_"
+
+
+class Settings(BaseSettings):
+    """Every setting with its default, bounds and meaning; made by :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    artifact: Path = Field(Path("artifacts"), description="The artifact to serve, or the folder that holds LATEST.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://, rediss:// or unix:// URL of the session store. Without one, sessions live in "
+        "this process and end with it.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+
+    max_clicks: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Clicks kept of a session, the last ones; at least the model's max_length.",
+    )
+    idle_seconds: int = Field(
+        1800, ge=1, le=31_536_000, description="A session is gone this long after its last click."
+    )
+    max_memory_sessions: int = Field(
+        100_000,
+        ge=1,
+        description="Sessions kept in this process, without redis_url; past that the one idle longest goes.",
+    )
+    store_timeout_ms: int = Field(
+        50,
+        ge=1,
+        le=10_000,
+        description="Longest a request waits for Redis, connecting included; then it is answered without.",
+    )
+    store_connections: int = Field(64, ge=1, le=10_000, description="Most connections to Redis at a time.")
+
+    k: int = Field(20, ge=1, description="Items recommended where a request does not say how many.")
+    max_k: int = Field(100, ge=1, le=10_000, description="Most items a request may ask for.")
+    max_histories: int = Field(256, ge=1, description="Most histories in one POST /recommendations.")
+    max_history_length: int = Field(1000, ge=1, description="Most clicks in a history of POST /recommendations.")
+    max_exclude: int = Field(1000, ge=0, description="Most item ids in a request's exclude.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; a larger one is refused unread.")
+
+    queue_size: int = Field(
+        1024,
+        ge=1,
+        description="Histories that may wait for the model; past that, requests get the fallback at once.",
+    )
+    max_batch: int = Field(128, ge=1, description="Histories of waiting requests that go through the model together.")
+    deadline_ms: int = Field(
+        200, ge=1, le=60_000, description="Longest a click waits for the model; then it gets the fallback."
+    )
+    bulk_deadline_ms: int = Field(5000, ge=1, le=600_000, description="The same for POST /recommendations.")
+    torch_threads: int = Field(1, ge=1, le=1024, description="Threads of one forward pass.")
+
+    shutdown_seconds: int = Field(10, ge=1, le=3600, description="Longest a stop waits for requests under way.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log lines written; debug adds one for every request."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            parse_url(url.get_secret_value())
+        return url
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        if self.k > self.max_k:
+            raise ValueError(
+                f"{PREFIX}K is {self.k}, above {PREFIX}MAX_K, which is {self.max_k}: lower one or raise the other"
+            )
+        if self.max_histories > self.queue_size:
+            raise ValueError(
+                f"{PREFIX}MAX_HISTORIES is {self.max_histories}, above {PREFIX}QUEUE_SIZE, which is "
+                f"{self.queue_size}: such a request could never be taken; lower one or raise the other"
+            )
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; ``overrides`` that are not None win over it. Raises ConfigError."""
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        messages = (_message(details) for details in error.errors(include_url=False))
+        raise ConfigError("; ".join(messages)) from None
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in names:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else _KUBERNETES
+            raise ConfigError(f"unknown setting {name} in the environment: {hint}")
+
+
+_KUBERNETES = (
+    "unset it, or see the table of settings in the README (Kubernetes adds such variables for a Service "
+    "named srgnn: set enableServiceLinks: false)"
+)
+
+
+def _message(details: ErrorDetails) -> str:
+    if not details["loc"]:
+        return str(details["ctx"]["error"])
+    field = str(details["loc"][0])
+    value = "" if field == "redis_url" else f" is {details['input']!r}"
+    meaning = Settings.model_fields[field].description
+    return f"setting {PREFIX}{field.upper()}{value}: {details['msg']}. {meaning}"

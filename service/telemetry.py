@@ -1,0 +1,151 @@
+"""What an operator sees: a request id, JSON log lines, Prometheus metrics with bounded labels."""
+
+import logging
+import re
+import secrets
+import sys
+import time
+from contextvars import ContextVar
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import problem
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-ID"
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The service's metrics in a registry of their own; no label takes a value from a request."""
+
+    def __init__(self, model: str) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "srgnn_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "srgnn_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self.answers = Counter("srgnn_answers", "Histories answered.", ["source", "degraded"], registry=self.registry)
+        self.store_failures = Counter(
+            "srgnn_store_failures",
+            "Calls the session store did not answer.",
+            ["operation"],
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "srgnn_batch_size", "Histories per forward pass.", buckets=_SIZES, registry=self.registry
+        )
+        self.queue_length = Gauge("srgnn_queue_length", "Histories waiting for the model.", registry=self.registry)
+        self.served = 0
+        Info("srgnn_model", "The model that answers.", registry=self.registry).info({"name": model})
+
+    def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request; ``route`` is a path template."""
+        self.served += 1
+        self.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """The registry in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Telemetry:
+    """ASGI middleware: names and measures each request, answers an unexpected exception with a problem."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; only HTTP is measured."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        name = _request_id(scope)
+        token = request_id.set(name)
+        status = 0
+        started = time.perf_counter()
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = name
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_named)
+        except Exception:
+            logger.exception("unexpected error")
+            if not status:
+                await _internal_error()(scope, receive, send_named)
+        finally:
+            self._done(scope, status or 499, time.perf_counter() - started)
+            request_id.reset(token)
+
+    def _done(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.request_done(scope["method"], route, status, seconds)
+        level = logging.ERROR if status >= 500 else logging.DEBUG
+        if logger.isEnabledFor(level):
+            fields = {
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+            }
+            logger.log(level, "request", extra={"fields": fields})
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's id if it is fit for a log, else a new one."""
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _internal_error() -> ASGIApp:
+    name = request_id.get()
+    return problem(500, f"The service failed on this request; its log says why under request id {name}.")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; ``extra={"fields": {...}}`` adds keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if name := request_id.get():
+            line["request_id"] = name
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+    @staticmethod
+    def converter(seconds: float | None) -> time.struct_time:
+        """Times in UTC."""
+        return time.gmtime(seconds)
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on stderr for everything in this process, uvicorn included."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

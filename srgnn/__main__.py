@@ -1,0 +1,5 @@
+"""``python -m srgnn`` is the ``srgnn`` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,356 @@
+"""Artifact v1, the contract between training and service: the only code that knows the file format.
+
+    NAME/                       immutable; NAME = dataset-date-first 8 hex of the manifest's sha256
+      manifest.json             format, version, model config, session rules, file sizes + sha256, provenance, metrics
+      model.safetensors         float32 state dict
+      catalogue.safetensors     int8 item matrix + scales, derived from the model, checked on load
+      fallback.safetensors      training clicks, transitions
+      vocabulary.txt            one id a line; line i <-> row i
+      probes.json               histories with their expected answer, recomputed before a service says ready
+    LATEST                      name of the newest artifact beside it, replaced atomically
+
+Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .catalogue import quantise
+from .errors import ArtifactError, ConfigError, DataError, InputError
+from .fallback import Fallback
+from .model import SRGNN, SRGNNConfig
+from .recommender import Recommender
+from .scorer import SRGNNScorer
+from .sequence import SessionRules
+from .vocabulary import Vocabulary
+
+FORMAT = "srgnn-artifact"
+VERSION = 1
+FILES = (
+    "model.safetensors",
+    "catalogue.safetensors",
+    "fallback.safetensors",
+    "vocabulary.txt",
+    "probes.json",
+)
+MAX_MANIFEST_BYTES = 16 << 20
+PROBES = 16
+PROBE_TOLERANCE = 1e-4
+"""Relative; float32 item vectors differ in the last bits from one kind of processor to the next."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact, ready to answer."""
+
+    path: Path
+    manifest: dict[str, Any]
+    recommender: Recommender
+
+    @property
+    def name(self) -> str:
+        """The directory's name, which is also the model's version."""
+        return self.path.name
+
+
+def save(
+    directory: Path,
+    *,
+    dataset: str,
+    model: SRGNN,
+    rules: SessionRules,
+    vocabulary: Vocabulary,
+    fallback: Fallback,
+    probe_histories: Sequence[Sequence[str]],
+    provenance: dict[str, Any],
+    metrics: dict[str, Any],
+) -> Path:
+    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", dataset):
+        raise ConfigError(f"dataset name is {dataset!r}: expected 1 to 64 of a-z, 0-9 and '-'; it names the artifact")
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f".{uuid.uuid4().hex}.partial"
+    partial.mkdir()
+    try:
+        recommender = _recommender(model, rules, vocabulary, fallback, dataset)
+        _write_files(partial, model, vocabulary, fallback, _probes(recommender, probe_histories))
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": dataset,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "items": len(vocabulary),
+            "model": asdict(model.config),
+            "rules": asdict(rules),
+            "files": {name: _fingerprint(partial / name) for name in FILES},
+            "provenance": provenance,
+            "metrics": metrics,
+        }
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (partial / "manifest.json").write_text(text, encoding="utf-8")
+        path = directory / f"{dataset}-{datetime.now(UTC):%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
+        for name in (*FILES, "manifest.json"):
+            _sync(partial / name)
+        _sync(partial)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _point_latest(directory, path.name)
+    return path
+
+
+def load(path: Path | str) -> Artifact:
+    """Load, check hashes, names and shapes of every tensor, and recompute the probes.
+
+    ``path`` is an artifact, or the folder that holds ``LATEST``. Raises ArtifactError with the file and the remedy.
+    """
+    path, manifest = verify(path)
+    config, rules = _configs(path, manifest)
+    vocabulary = _read_vocabulary(path, manifest)
+    model = _read_model(path, config, rules, len(vocabulary))
+    _check_catalogue(path, model)
+    fallback = _read_fallback(path, len(vocabulary))
+    recommender = _recommender(model, rules, vocabulary, fallback, path.name)
+    _check_probes(path, recommender)
+    return Artifact(path, manifest, recommender)
+
+
+def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
+    """Resolve ``LATEST``, check format, version and the hash of every file; the artifact's path and manifest."""
+    path = resolve(Path(path))
+    manifest = _read_manifest(path)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(FILES):
+        raise ArtifactError(
+            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)}: train or copy it again"
+        )
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise ArtifactError(f"{path / name} is missing: copy the whole artifact again")
+        found = _fingerprint(path / name)
+        if found != expected:
+            raise ArtifactError(
+                f"{path / name} is damaged: found {found['bytes']} bytes with sha256 {found['sha256'][:12]}..., "
+                f"the manifest says {expected}: copy the artifact again"
+            )
+    return path, manifest
+
+
+def resolve(path: Path) -> Path:
+    """The artifact meant by ``path``: itself, or what ``LATEST`` inside it names."""
+    if (path / "manifest.json").is_file():
+        return path.resolve()
+    pointer = path / "LATEST"
+    if not pointer.is_file():
+        raise ArtifactError(
+            f"{path} holds neither manifest.json nor LATEST: give an artifact, or train one with `srgnn train`"
+        )
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+        raise ArtifactError(f"{pointer} holds {name[:80]!r}: expected the name of a directory beside it")
+    if not (path / name / "manifest.json").is_file():
+        raise ArtifactError(f"{pointer} names {name!r}, but {path / name / 'manifest.json'} does not exist")
+    return (path / name).resolve()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{file} has {file.stat().st_size} bytes: expected at most {MAX_MANIFEST_BYTES}")
+    digest = _sha256(file)[:8]
+    if not path.name.endswith(f"-{digest}"):
+        raise ArtifactError(
+            f"{file} hashes to {digest}, its directory is named {path.name!r}: damaged or renamed, copy it again under "
+            "its own name"
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{file} is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{file} is no manifest of an {FORMAT}")
+    if manifest.get("version") != VERSION:
+        raise ArtifactError(
+            f"{file} is version {manifest.get('version')!r} and this srgnn reads version {VERSION}: "
+            "upgrade srgnn, or train the model again"
+        )
+    return manifest
+
+
+def _configs(path: Path, manifest: dict[str, Any]) -> tuple[SRGNNConfig, SessionRules]:
+    try:
+        return SRGNNConfig(**manifest["model"]), SessionRules(**manifest["rules"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{path / 'manifest.json'}: model or rules are not usable: {error}") from error
+
+
+def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
+    try:
+        vocabulary = Vocabulary.read(path / "vocabulary.txt")
+    except DataError as error:
+        raise ArtifactError(str(error)) from error
+    if len(vocabulary) != manifest.get("items"):
+        raise ArtifactError(
+            f"{path / 'vocabulary.txt'} has {len(vocabulary)} ids, the manifest says {manifest.get('items')}"
+        )
+    return vocabulary
+
+
+def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> SRGNN:
+    with torch.device("meta"):
+        model = SRGNN(config, num_items, rules.max_length)
+    expected = {name: (tuple(tensor.shape), torch.float32) for name, tensor in model.state_dict().items()}
+    tensors = _read_tensors(path / "model.safetensors", expected)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ArtifactError(
+                f"{path / 'model.safetensors'}: {name} holds values that are not finite: train it again"
+            )
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _check_catalogue(path: Path, model: SRGNN) -> None:
+    """The stored int8 matrix must be the model's own: each entry within half a scale."""
+    matrix = model.item_matrix()
+    file = path / "catalogue.safetensors"
+    expected = {"items": (tuple(matrix.shape), torch.int8), "scales": ((len(matrix), 1), torch.float32)}
+    tensors = _read_tensors(file, expected)
+    error = (tensors["items"].float() * tensors["scales"] - matrix).abs()
+    if not bool((error <= 0.501 * tensors["scales"]).all()):
+        raise ArtifactError(f"{file} does not belong to model.safetensors: train or copy the artifact again")
+
+
+def _read_fallback(path: Path, num_items: int) -> Fallback:
+    file = path / "fallback.safetensors"
+    tensors = _read_tensors(file, None)
+    if set(tensors) != {"clicks", "offsets", "next_rows", "next_clicks"} or any(
+        tensor.dtype != torch.int64 or tensor.dim() != 1 for tensor in tensors.values()
+    ):
+        raise ArtifactError(
+            f"{file} holds {sorted(tensors)}: expected int64 vectors clicks, offsets, next_rows, next_clicks"
+        )
+    clicks, offsets, rows, counts = (
+        tensors[name].numpy() for name in ("clicks", "offsets", "next_rows", "next_clicks")
+    )
+    fits = (
+        len(clicks) == num_items
+        and len(offsets) == num_items + 1
+        and len(rows) == len(counts) == offsets[-1]
+        and offsets[0] == 0
+        and bool((np.diff(offsets) >= 0).all())
+        and bool(((rows >= 0) & (rows < num_items)).all())
+        and bool((clicks >= 0).all() and (counts > 0).all())
+    )
+    if not fits:
+        raise ArtifactError(f"{file} does not fit a catalogue of {num_items} items: train or copy the artifact again")
+    return Fallback(clicks, offsets, rows, counts)
+
+
+def _read_tensors(file: Path, expected: dict[str, tuple[tuple[int, ...], torch.dtype]] | None) -> dict[str, Tensor]:
+    """All tensors of a file; their names, shapes and types must be ``expected`` where it is given."""
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    if expected is not None and found != expected:
+        name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise ArtifactError(
+            f"{file}: tensor {name!r} is {found.get(name, 'missing')}, the manifest's model needs "
+            f"{expected.get(name, 'no such tensor')}: the files are of different models"
+        )
+    return tensors
+
+
+def _recommender(
+    model: SRGNN, rules: SessionRules, vocabulary: Vocabulary, fallback: Fallback, version: str
+) -> Recommender:
+    return Recommender(vocabulary, rules, SRGNNScorer(model, fallback.clicks > 0), fallback, version)
+
+
+def _write_files(
+    partial: Path, model: SRGNN, vocabulary: Vocabulary, fallback: Fallback, probes: list[dict[str, Any]]
+) -> None:
+    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
+    items, scales = quantise(model.item_matrix().detach().cpu())
+    counts = {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in vars(fallback).items()
+        if name in ("clicks", "offsets", "next_rows", "next_clicks")
+    }
+    save_file(state, partial / "model.safetensors")
+    save_file({"items": items, "scales": scales}, partial / "catalogue.safetensors")
+    save_file(counts, partial / "fallback.safetensors")
+    vocabulary.write(partial / "vocabulary.txt")
+    (partial / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _probes(recommender: Recommender, histories: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Up to 16 histories and, always, the empty one, with today's answers."""
+    asked = [list(history) for history in histories[: PROBES - 1]] + [[]]
+    answers = recommender.recommend(asked, _probe_k(recommender))
+    return [
+        {"history": history, "item_ids": answer.item_ids, "scores": answer.scores, "source": answer.source}
+        for history, answer in zip(asked, answers, strict=True)
+    ]
+
+
+def _probe_k(recommender: Recommender) -> int:
+    return min(20, len(recommender.vocabulary))
+
+
+def _check_probes(path: Path, recommender: Recommender) -> None:
+    """Recompute every probe; an answer that differs means other numerics, other code or another model."""
+    file = path / "probes.json"
+    try:
+        probes = json.loads(file.read_text(encoding="utf-8"))
+        answers = recommender.recommend([probe["history"] for probe in probes], _probe_k(recommender))
+        for i, (probe, answer) in enumerate(zip(probes, answers, strict=True)):
+            same = probe["item_ids"] == answer.item_ids and probe["source"] == answer.source
+            if not same or not np.allclose(probe["scores"], answer.scores, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+                raise ArtifactError(f"{file}: probe {i} is answered differently here than where it was trained")
+    except (ValueError, TypeError, KeyError, InputError) as error:
+        raise ArtifactError(f"{file} is not usable: {error!r}") from error
+    if not probes:
+        raise ArtifactError(f"{file} holds no probes: train the artifact again")
+
+
+def _point_latest(directory: Path, name: str) -> None:
+    pointer = directory / f".{uuid.uuid4().hex}.latest"
+    pointer.write_text(f"{name}\n", encoding="utf-8")
+    _sync(pointer)
+    pointer.replace(directory / "LATEST")
+    _sync(directory)
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

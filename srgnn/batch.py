@@ -1,0 +1,259 @@
+"""Recommend for a file of histories: any number of them in flat memory, the output whole or not there at all.
+
+Input, by suffix:
+  any text    one session a line, ids separated by spaces (the SR-GNN form); an empty line is an empty history
+  .parquet    a list column ``items``, oldest click first, and optionally a column ``session``
+Output, by suffix, one record per input record and in its order:
+  .jsonl      {"session": ..., "items": [{"item_id": ..., "score": ...}], "source": "model"}
+  .parquet    the same as columns ``session``, ``items`` (list of structs) and ``source``
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import DataError, InputError
+from .progress import progress
+from .recommender import Recommendation, Recommender
+from .vocabulary import check_item_id
+
+CHUNK_HISTORIES = 512
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is not a session but another kind of file, and reading it whole would break flat memory."""
+
+_OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".gz", ".xz", ".zip", ".zst")
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+class History(NamedTuple):
+    """One input record; ``units`` is its share of the progress bar."""
+
+    session: str | None
+    items: list[str]
+    units: int
+
+
+Write = Callable[[Sequence[History], Sequence[Recommendation]], None]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch run did; ``sources`` counts histories by what answered them."""
+
+    histories: int
+    clicks: int
+    unknown_clicks: int
+    """Clicks on items outside the vocabulary, which the model skips."""
+    sources: dict[str, int]
+    seconds: float
+    output: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """The last line of ``srgnn recommend``."""
+        return {
+            "histories": self.histories,
+            "clicks": self.clicks,
+            "unknown_clicks": self.unknown_clicks,
+            "sources": self.sources,
+            "seconds": round(self.seconds, 3),
+            "histories_per_second": round(self.histories / max(self.seconds, 1e-9), 1),
+            "output": str(self.output),
+        }
+
+
+def recommend_file(
+    recommender: Recommender, source: Path, output: Path, k: int = 20, *, shown: bool = True
+) -> BatchResult:
+    """Write k recommendations for every history of ``source`` to ``output``.
+
+    Raises InputError for a path, format or k that cannot be used, DataError for a record that cannot be read;
+    either leaves ``output`` as it was.
+    """
+    _check_paths(source, output)
+    recommender.recommend([[]], k)  # a bad k fails before any work
+    started = time.monotonic()
+    sources: Counter[str] = Counter()
+    histories = clicks = unknown = 0
+    with progress(_label(source), _size(source), shown=shown) as advance, _writer(output) as write:
+        for chunk in _chunks(_read(source)):
+            answers = recommender.recommend([history.items for history in chunk], k)
+            write(chunk, answers)
+            sources.update(answer.source for answer in answers)
+            histories += len(chunk)
+            clicks += sum(len(history.items) for history in chunk)
+            unknown += sum(recommender.vocabulary.row(item) is None for each in chunk for item in each.items)
+            advance(sum(history.units for history in chunk))
+    return BatchResult(histories, clicks, unknown, dict(sources), time.monotonic() - started, output)
+
+
+def _chunks(histories: Iterator[History]) -> Iterator[list[History]]:
+    while chunk := list(itertools.islice(histories, CHUNK_HISTORIES)):
+        yield chunk
+
+
+def _check_paths(source: Path, output: Path) -> None:
+    if not source.is_file():
+        raise InputError(f"input {source} is not a file: give a text file (one session a line) or .parquet")
+    if source.suffix in _OTHER_FORMATS:
+        raise InputError(
+            f"input {source} ends in {source.suffix}: expected plain text, one session a line with ids "
+            "separated by spaces, or .parquet with a list column 'items'"
+        )
+    if output.suffix not in (*_JSON_LINES, ".parquet"):
+        raise InputError(f"output {output} ends in {output.suffix!r}: expected .jsonl or .parquet")
+    if not output.parent.is_dir():
+        raise InputError(f"folder {output.parent} of the output does not exist: create it first")
+    if output.is_dir() or (output.exists() and output.samefile(source)):
+        raise InputError(f"output {output} is a folder or the input itself: choose another name")
+
+
+# Reading
+
+
+def _label(source: Path) -> str:
+    return "recommend, histories" if source.suffix == ".parquet" else "recommend, bytes of input"
+
+
+def _size(source: Path) -> int:
+    if source.suffix == ".parquet":
+        return int(_open_parquet(source).metadata.num_rows)
+    return source.stat().st_size
+
+
+def _read(source: Path) -> Iterator[History]:
+    return read_parquet(source) if source.suffix == ".parquet" else read_text(source)
+
+
+def read_text(path: Path) -> Iterator[History]:
+    """Histories of a text file, one a line. Raises DataError with the line's number."""
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            yield History(None, _parse_line(line, f"{path}, line {number}"), len(line))
+
+
+def _parse_line(line: bytes, where: str) -> list[str]:
+    if len(line) > MAX_LINE_BYTES:
+        raise DataError(f"{where}: longer than {MAX_LINE_BYTES:,} bytes; expected one session a line")
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
+    items = [item for item in text.split(" ") if item]
+    _check_items(items, where)
+    return items
+
+
+def _check_items(items: Sequence[str], where: str) -> None:
+    for item in items:
+        try:
+            check_item_id(item)
+        except InputError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def read_parquet(path: Path) -> Iterator[History]:
+    """Histories of a Parquet file. Raises DataError with the row's number."""
+    file = _open_parquet(path)
+    names = file.schema_arrow.names
+    if "items" not in names:
+        raise DataError(f"{path} has columns {', '.join(names)}: expected a list column 'items' (and 'session')")
+    columns = [name for name in ("session", "items") if name in names]
+    rows = itertools.count(1)
+    for batch in file.iter_batches(batch_size=CHUNK_HISTORIES, columns=columns):
+        for record in batch.to_pylist():
+            yield _parse_record(record, f"{path}, row {next(rows)}")
+
+
+def _parse_record(record: dict[str, Any], where: str) -> History:
+    items = record["items"]
+    if not isinstance(items, list) or any(not isinstance(item, str | int) for item in items):
+        raise DataError(f"{where}: 'items' is {items!r:.80}; expected a list of item ids, none of them null")
+    history = [str(item) for item in items]
+    _check_items(history, where)
+    session = record.get("session")
+    return History(None if session is None else str(session), history, 1)
+
+
+def _open_parquet(path: Path) -> Any:
+    parquet = _pyarrow_parquet()
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Parquet needs pyarrow, which is missing: pip install 'srgnn[train]', or use text and .jsonl"
+        ) from error
+    return pyarrow.parquet
+
+
+# Writing
+
+
+def _writer(output: Path) -> AbstractContextManager[Write]:
+    return _parquet_writer(output) if output.suffix == ".parquet" else _json_lines_writer(output)
+
+
+def _record(history: History, answer: Recommendation) -> dict[str, Any]:
+    items = [{"item_id": item, "score": score} for item, score in zip(answer.item_ids, answer.scores, strict=True)]
+    return {"session": history.session, "items": items, "source": answer.source}
+
+
+@contextmanager
+def _json_lines_writer(output: Path) -> Iterator[Write]:
+    with replaced_when_whole(output) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+
+        def write(histories: Sequence[History], answers: Sequence[Recommendation]) -> None:
+            for history, answer in zip(histories, answers, strict=True):
+                record = _record(history, answer)
+                if history.session is None:
+                    del record["session"]
+                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _parquet_writer(output: Path) -> Iterator[Write]:
+    parquet = _pyarrow_parquet()
+    import pyarrow
+
+    item = pyarrow.struct({"item_id": pyarrow.string(), "score": pyarrow.float64()})
+    schema = pyarrow.schema({"session": pyarrow.string(), "items": pyarrow.list_(item), "source": pyarrow.string()})
+    with replaced_when_whole(output) as partial, parquet.ParquetWriter(partial, schema) as file:
+
+        def write(histories: Sequence[History], answers: Sequence[Recommendation]) -> None:
+            records = [_record(history, answer) for history, answer in zip(histories, answers, strict=True)]
+            file.write_batch(pyarrow.RecordBatch.from_pylist(records, schema=schema))
+
+        yield write
+
+
+@contextmanager
+def replaced_when_whole(output: Path) -> Iterator[Path]:
+    """A path beside ``output`` that becomes ``output`` when the block ends well and is removed otherwise."""
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)

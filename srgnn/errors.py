@@ -1,0 +1,35 @@
+"""Every error this project raises on purpose.
+
+SRGNNError
+├── ConfigError        a setting is unknown, of the wrong type or out of range
+├── DataError          a click log or a prepared corpus cannot be used
+├── ArtifactError      an artifact is damaged, incomplete or of another version
+├── InputError         a value in a request is out of bounds (k, item id, history)
+└── StoreUnavailable   the session store did not answer in time
+
+A message says what was found, where, what was expected and what to do next.
+"""
+
+
+class SRGNNError(Exception):
+    """Base of all errors below; its message is written for the user."""
+
+
+class ConfigError(SRGNNError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class DataError(SRGNNError):
+    """A click log or a prepared corpus cannot be used."""
+
+
+class ArtifactError(SRGNNError):
+    """An artifact is damaged, incomplete or of another version."""
+
+
+class InputError(SRGNNError):
+    """A value in a request is out of bounds."""
+
+
+class StoreUnavailable(SRGNNError):
+    """The session store did not answer in time."""

@@ -1,0 +1,118 @@
+"""Histories of raw item ids in, next items out: what evaluation, batch jobs and the service all call."""
+
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from .catalogue import Top
+from .errors import InputError
+from .fallback import Fallback
+from .scorer import Scorer, SRGNNScorer
+from .sequence import IntArray, SessionRules, encode, window
+from .vocabulary import Vocabulary
+
+Source = Literal["model", "transitions", "popularity"]
+
+
+class Recommendation(NamedTuple):
+    """The next items of one history, best first; fewer than k only where the exclusions leave fewer."""
+
+    item_ids: list[str]
+    scores: list[float]
+    source: Source
+    """What answered: the model, or without usable history or time the transitions or popularity of training."""
+
+
+class Recommender:
+    """A scorer with everything that shapes its input: vocabulary, session rules, fallback."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        rules: SessionRules,
+        scorer: Scorer,
+        fallback: Fallback,
+        version: str = "unversioned",
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.rules = rules
+        self.scorer = scorer
+        self.fallback = fallback
+        self.version = version
+
+    def sequence(self, history: Sequence[str]) -> IntArray:
+        """What the model sees of a history: catalogue rows, int64 [<= max_length]."""
+        return window(encode(self.vocabulary, history), self.rules)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 20,
+        *,
+        exclude: Sequence[Collection[str]] | None = None,
+        exclude_seen: bool = False,
+    ) -> list[Recommendation]:
+        """The next ``k`` items of each history (oldest click first).
+
+        Unknown items are skipped; a history without a known item gets the popular items. ``exclude[i]`` ids never
+        appear in answer i; ``exclude_seen`` adds the history itself. Equal scores are ordered by catalogue row, and
+        the answer does not depend on what else is in the batch. Raises InputError on a bad ``k``.
+        """
+        self._check_k(k)
+        banned = self._banned(histories, exclude, exclude_seen)
+        sequences = [self.sequence(history) for history in histories]
+        known = [i for i, sequence in enumerate(sequences) if len(sequence)]
+        answers: dict[int, Recommendation] = {}
+        if known:
+            top = self.recommend_rows([sequences[i] for i in known], k, [banned[i] for i in known])
+            for i, rows, scores in zip(known, top.rows.tolist(), top.scores.tolist(), strict=True):
+                answers[i] = self._answer(rows, scores, "model")
+        return [answers.get(i) or self._without_model(k, banned[i]) for i in range(len(histories))]
+
+    def recommend_rows(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
+        """The same for encoded, windowed, non-empty sequences, in catalogue rows."""
+        return self.scorer.top_k(sequences, k, exclude)
+
+    def fall_back(self, history: Sequence[str], k: int = 20, exclude: Collection[str] = ()) -> Recommendation:
+        """Without the model, in microseconds: what followed the last known item, else the popular items."""
+        self._check_k(k)
+        known = self.sequence(history)
+        return self._without_model(k, self.vocabulary.rows(exclude), int(known[-1]) if len(known) else None)
+
+    def explain(self, history: Sequence[str]) -> list[tuple[str, float]]:
+        """Attention weight of each click the model sees, oldest first; empty for a scorer without attention."""
+        known = self.sequence(history)
+        if not len(known) or not isinstance(self.scorer, SRGNNScorer):
+            return []
+        ids = self.vocabulary.ids
+        return [(ids[row], alpha) for row, alpha in zip(known.tolist(), self.scorer.attention(known), strict=True)]
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= len(self.vocabulary):
+            raise InputError(
+                f"k is {k}: the catalogue has {len(self.vocabulary)} items, ask for 1 to {len(self.vocabulary)}"
+            )
+
+    def _banned(
+        self,
+        histories: Sequence[Sequence[str]],
+        exclude: Sequence[Collection[str]] | None,
+        exclude_seen: bool,
+    ) -> list[IntArray]:
+        """Rows that may not be answered, for each history."""
+        if exclude is not None and len(exclude) != len(histories):
+            raise InputError(f"exclude has {len(exclude)} entries for {len(histories)} histories: give one for each")
+        banned = [self.vocabulary.rows(items) for items in exclude or [()] * len(histories)]
+        if exclude_seen:
+            seen = [self.vocabulary.rows(history) for history in histories]
+            banned = [np.concatenate(pair) for pair in zip(banned, seen, strict=True)]
+        return banned
+
+    def _without_model(self, k: int, banned: IntArray, last_row: int | None = None) -> Recommendation:
+        return self._answer(*self.fallback.recommend(last_row, k, set(banned.tolist())))
+
+    def _answer(self, rows: list[int], scores: list[float], source: Source) -> Recommendation:
+        ids = self.vocabulary.ids
+        kept = [(ids[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+        return Recommendation([item for item, _ in kept], [score for _, score in kept], source)

@@ -1,0 +1,117 @@
+"""What can score the catalogue for encoded sequences: SR-GNN, and anything that wants to stand beside it."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .catalogue import Catalogue, Ranks, Top
+from .errors import InputError
+from .graph import SessionBatch, session_batch
+from .model import SRGNN, scale_vectors
+from .sequence import IntArray
+
+
+class Scorer(Protocol):
+    """Scores all items for non-empty sequences of catalogue rows, already encoded and windowed."""
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+
+    def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
+        """The best ``k`` of each; rows in ``exclude[i]`` are left out of answer i. InputError on a bad k."""
+
+    def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
+        """Rank of each target among all items, ties counted against it."""
+
+
+class SRGNNScorer:
+    """SR-GNN in float64 up to the session vector, then the exact catalogue.
+
+    float64 makes batch and single answers agree (see :mod:`srgnn.catalogue`); the encoder is so small that it costs
+    nothing beside the catalogue.
+    """
+
+    def __init__(self, model: SRGNN, servable: npt.NDArray[np.bool_]) -> None:
+        self.config = model.config
+        self.encoder = copy.deepcopy(model.encoder).cpu().double().eval().requires_grad_(False)
+        self.catalogue = Catalogue(model.item_matrix().detach().cpu(), torch.from_numpy(servable))
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return self.catalogue.num_items
+
+    @torch.inference_mode()
+    def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
+        """See :class:`Scorer`."""
+        return self.catalogue.top_k(self.session_vectors(sequences), k, exclude)
+
+    @torch.inference_mode()
+    def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
+        """See :class:`Scorer`."""
+        return self.catalogue.ranks(self.session_vectors(sequences), targets)
+
+    @torch.inference_mode()
+    def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
+        """Float64 [B, d]."""
+        batch = session_batch(sequences)
+        return scale_vectors(self.encoder(self._nodes(batch), batch), self.config)
+
+    @torch.inference_mode()
+    def attention(self, sequence: IntArray) -> list[float]:
+        """alpha of each click, oldest first: how much it weighs in the global session embedding."""
+        batch = session_batch([sequence])
+        clicks, last = self.encoder.click_states(self._nodes(batch), batch)
+        weights: list[float] = self.encoder.readout.attention(clicks, last, batch).squeeze(1).tolist()
+        return weights
+
+    def _nodes(self, batch: SessionBatch) -> Tensor:
+        """Item embeddings of the graph's nodes: float64 [N, d]."""
+        return self.catalogue.matrix[batch.x].double()
+
+
+class DenseScorer(ABC):
+    """A scorer that can write down all V scores: ``top_k`` and ``ranks`` follow from :meth:`scores`."""
+
+    def __init__(self, num_items: int) -> None:
+        self._num_items = num_items
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return self._num_items
+
+    @abstractmethod
+    def scores(self, sequences: Sequence[IntArray]) -> npt.NDArray[np.float32]:
+        """Float32 [B, V]; -inf for an item that may not be answered."""
+
+    def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
+        """See :class:`Scorer`."""
+        if not 1 <= k <= self.num_items:
+            raise InputError(f"k is {k}: the catalogue has {self.num_items} items, ask for 1 to {self.num_items}")
+        scores = self.scores(sequences).copy()
+        for i, rows in enumerate(exclude or ()):
+            scores[i, rows] = -np.inf
+        top = np.stack([_top_rows(one, k) for one in scores])
+        best = np.take_along_axis(scores, top, axis=1)
+        return Top(np.where(np.isneginf(best), -1, top), best)
+
+    def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
+        """See :class:`Scorer`."""
+        scores = self.scores(sequences)
+        own = np.take_along_axis(scores, targets[:, None], axis=1)
+        return Ranks((scores >= own).sum(axis=1), (scores == own).sum(axis=1) - 1)
+
+
+def _top_rows(scores: npt.NDArray[np.float32], k: int) -> IntArray:
+    """Rows of the k largest of [V] by (score falling, row rising), without sorting all of them."""
+    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    rows = np.flatnonzero(scores >= threshold)
+    return rows[np.argsort(-scores[rows], kind="stable")[:k]]

@@ -1,0 +1,142 @@
+"""Fixtures shared by several rooms: a real Redis, a small real recommender, a running service."""
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from hypothesis import settings
+
+from srgnn import artifact
+from srgnn.fallback import Fallback
+from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.recommender import Recommender
+from srgnn.scorer import SRGNNScorer
+from srgnn.sequence import SessionRules
+from srgnn.vocabulary import Vocabulary
+from tests.redis_server import RedisServer
+
+# The models here are tiny: a second thread only waits for the first, and on a busy machine it waits long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
+
+TINY_ITEMS = 40
+TINY_RULES = SessionRules(max_length=8)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis for the whole run; tests that stop it start their own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """A Redis without data."""
+    redis_server.command("FLUSHALL")
+    return redis_server.url
+
+
+def tiny_model() -> SRGNN:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return SRGNN(SRGNNConfig(hidden_size=8), TINY_ITEMS, TINY_RULES.max_length).eval()
+
+
+def tiny_vocabulary() -> Vocabulary:
+    """Ids that a log really holds: numbers, letters beyond ASCII, spaces, punctuation."""
+    odd = ["Müsli 🥣", "a/b?c=d&e#f", '"quoted"', "{curly}", "日本語"]
+    return Vocabulary([str(100 + row) for row in range(TINY_ITEMS - len(odd))] + odd)
+
+
+def tiny_fallback() -> Fallback:
+    """Every item clicked, each followed by its neighbour, lower rows more often."""
+    sessions = [np.arange(row, TINY_ITEMS) for row in range(TINY_ITEMS)]
+    offsets = np.cumsum([0, *map(len, sessions)])
+    return Fallback.from_sessions(np.concatenate(sessions), offsets, TINY_ITEMS)
+
+
+@pytest.fixture(scope="session")
+def tiny_recommender() -> Recommender:
+    """An untrained SR-GNN over 40 items."""
+    fallback = tiny_fallback()
+    scorer = SRGNNScorer(tiny_model(), fallback.clicks > 0)
+    return Recommender(tiny_vocabulary(), TINY_RULES, scorer, fallback, version="tiny-1")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, saved: the folder that holds LATEST."""
+    directory = tmp_path_factory.mktemp("artifacts")
+    vocabulary = tiny_vocabulary()
+    artifact.save(
+        directory,
+        dataset="tiny",
+        model=tiny_model(),
+        rules=TINY_RULES,
+        vocabulary=vocabulary,
+        fallback=tiny_fallback(),
+        probe_histories=[vocabulary.ids[:3], vocabulary.ids[-4:]],
+        provenance={},
+        metrics={},
+    )
+    return directory
+
+
+ClientOf = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def client_of() -> ClientOf:
+    """``async with client_of(app) as client``: the application with its lifespan, without a network."""
+    return _in_process_client
+
+
+@asynccontextmanager
+async def _in_process_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope, receive, send):  # type: ignore[no-untyped-def]
+            scope["state"] = dict(state or {})
+            await app(scope, receive, send)
+
+        transport = httpx.ASGITransport(app=with_state)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            yield client
+
+
+@pytest.fixture
+def running() -> Callable[[FastAPI], AbstractContextManager[str]]:
+    """``with running(app) as url``: the application behind a real uvicorn in a thread of its own."""
+    return _running
+
+
+@contextmanager
+def _running(app: FastAPI) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, name="uvicorn")
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,69 @@
+"""Offline and online are one recommender: the same lists and the same figures through real HTTP and a real Redis."""
+
+import httpx
+import numpy as np
+import pytest
+
+from service.app import create_app
+from service.settings import Settings
+from srgnn.artifact import load
+from training import metrics
+from training.config import load_recipe
+from training.corpus import Corpus
+from training.evaluate import judge
+from training.examples import Examples
+from training.loop import train
+from training.prepare import prepare
+from training.replay import replay
+
+SESSIONS = 150
+# Windows shorter than many sessions, repeats, several epochs: whatever could differ online has to show.
+SMALL = [
+    "synthetic.sessions=3000", "synthetic.items=300", "synthetic.groups=6", "model.hidden_size=16",
+    "rules.max_length=4", "training.epochs=2", "training.batch_size=128",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A corpus of simulated clicks and the folder of an artifact trained on it."""
+    folder = tmp_path_factory.mktemp("parity")
+    recipe = load_recipe("demo", SMALL)
+    prepare(recipe, [], folder / "corpus")
+    corpus = Corpus.open(folder / "corpus")
+    train(recipe, corpus, folder / "artifacts")
+    return corpus, folder / "artifacts"
+
+
+@pytest.fixture(params=["redis", "memory"])
+def settings(request, trained, redis_url):
+    return Settings(
+        artifact=trained[1],
+        redis_url=redis_url if request.param == "redis" else None,
+        store_timeout_ms=5000,
+        deadline_ms=60000,
+    )
+
+
+def test_replayed_sessions_get_the_offline_lists_and_figures(trained, settings, running):
+    corpus, folder = trained
+    with running(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        online = replay(corpus.test, corpus.vocabulary, client, limit=SESSIONS, concurrency=8, shown=False)
+
+    assert online.errors == ()
+    assert not online.degraded.any()
+    assert set(online.sources) == {"model"}
+    examples = Examples(corpus.test, load(folder).recommender.rules)
+    chosen = np.flatnonzero(np.isin(examples.session, np.unique(online.session)))
+    assert len(np.unique(online.session)) == SESSIONS
+    assert (examples.positions[chosen] > 4).any(), "no session is longer than the window: the test shows nothing"
+
+    recommender = load(folder).recommender
+    offline_rows = recommender.recommend_rows(examples.sequences(chosen), 20).rows
+    np.testing.assert_array_equal(online.rows, offline_rows)
+
+    offline = judge(recommender, examples, k=20, shown=False)
+    assert not offline.ties[chosen].any()
+    for figure in (metrics.recall_at, metrics.mrr_at):
+        assert figure(online.rank, 20) == figure(offline.rank[chosen], 20)
+    assert metrics.recall_at(online.rank, 20) > 0.3, "a model that knows nothing would pass too"

@@ -1,0 +1,168 @@
+"""What the repository promises about itself: import rules, mirrored tests, documents that match the code."""
+
+import ast
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from service.settings import PREFIX, Settings
+from srgnn.cli import COMMANDS, main
+from training.config import load_recipe, recipe_names
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("srgnn", "training", "service")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+MAY_IMPORT = {"srgnn": {"srgnn"}, "training": {"srgnn", "training"}, "service": {"srgnn", "service"}}
+NOT_IN_SRGNN = {"pandas", "pydantic", "fastapi", "redis", "ibis", "duckdb", "uvicorn"}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all absolute imports, at the top or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_imports_cross_borders_one_way(path):
+    package = path.relative_to(ROOT).parts[0]
+    assert imported(path) & set(PACKAGES) <= MAY_IMPORT[package]
+    if package == "srgnn":
+        assert not imported(path) & NOT_IN_SRGNN
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_package_imports_itself_relatively(path):
+    package = path.relative_to(ROOT).parts[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    absolute = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    assert not [module for module in absolute if module and module.partition(".")[0] == package]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.stem not in ("__init__", "__main__")], ids=relative)
+def test_every_module_has_its_test_file(path):
+    folder = ROOT / "tests" / "unit" / path.relative_to(ROOT).parent
+    assert list(folder.glob(f"test_{path.stem}.py")) or list(folder.glob(f"test_{path.stem}_*.py")), (
+        f"{relative(path)} has no tests/unit/{relative(path.parent)}/test_{path.stem}.py"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_no_room_is_called_utils(path):
+    assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+IMPORT_TWICE = """
+import importlib, sys
+modules = sys.argv[1:]
+for name in modules:  # the first time brings the libraries, which may read what they like
+    importlib.import_module(name)
+for name in modules:
+    del sys.modules[name]
+touched = []
+def note(event, args):
+    if event in ("open", "socket.connect"):
+        touched.append((event, str(args[0])))
+sys.addaudithook(note)
+for name in modules:
+    importlib.import_module(name)
+strange = [entry for entry in touched if not entry[1].endswith((".py", ".pyc")) and "__pycache__" not in entry[1]]
+assert not strange, strange
+"""
+
+
+def test_no_module_opens_a_file_or_a_socket_on_import():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES]
+    modules = [name for name in names if not name.endswith(("__init__", "__main__"))]
+    command = [sys.executable, "-W", "ignore", "-c", IMPORT_TWICE, *modules]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The `srgnn ...` commands of a document's code blocks, split into words."""
+    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [re.sub(r"^\s*(\$ )?", "", line).split("#")[0].split() for line in lines]
+    return [words for words in found if words and words[0] == "srgnn"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_documented_command_and_option_exists(path):
+    for words in commands_in(path.read_text(encoding="utf-8")):
+        assert words[1] in COMMANDS, " ".join(words)
+        result = CliRunner().invoke(main, [words[1], "--help"])
+        for option in (word.partition("=")[0] for word in words[2:] if word.startswith("-")):
+            assert re.search(rf"(^|[\s,]){re.escape(option)}\b", result.output), f"{option} of {' '.join(words)}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_recipe_and_setting_in_a_documented_command_loads(path):
+    for words in commands_in(path.read_text(encoding="utf-8")):
+        overrides = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        configs = [words[i + 1] for i, word in enumerate(words) if word == "--config"]
+        for config in configs:
+            load_recipe(config, overrides)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_every_link_to_a_file_resolves(path):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), target
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_names_every_command_and_every_recipe():
+    for name in COMMANDS:
+        assert f"srgnn {name}" in readme()
+    for name in recipe_names():
+        assert f"`{name}`" in readme()
+
+
+def test_readmes_settings_table_is_the_settings():
+    rows = re.findall(r"^\| `(SRGNN_\w+)` \| (.*?) \| (.*?) \|$", readme(), re.MULTILINE)
+    wanted = [
+        (f"{PREFIX}{name.upper()}", "" if field.default is None else f"`{field.default}`", field.description)
+        for name, field in Settings.model_fields.items()
+    ]
+    assert rows == wanted
+
+
+def test_readmes_make_targets_exist_and_ci_runs_the_test_command():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"^make (\w+)", readme(), re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert "make test" in readme()
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_every_requirement_is_pinned():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonical(line.partition("==")[0]) for line in lines if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {canonical(re.split(r"[\[><=~! ]", line)[0]) for line in required}
+    assert names <= pinned, names - pinned
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-")

@@ -1,0 +1,240 @@
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from service.inference import Batcher, NotInferred, Prediction, Query, infer
+from srgnn.recommender import Recommendation, Recommender
+
+
+class Recorded:
+    """A recommender that can be held up, and remembers what it was asked."""
+
+    def __init__(self, inner: Recommender, failing: bool = False) -> None:
+        self.inner = inner
+        self.failing = failing
+        self.batches: list[list[Sequence[str]]] = []
+        self.threads: set[str] = set()
+        self.may_run = threading.Event()
+        self.may_run.set()
+
+    def recommend(self, histories, k=20, *, exclude=None, exclude_seen=False):  # type: ignore[no-untyped-def]
+        self.batches.append(list(histories))
+        self.threads.add(threading.current_thread().name)
+        assert self.may_run.wait(10)
+        if self.failing:
+            raise RuntimeError("broken model")
+        return self.inner.recommend(histories, k, exclude=exclude, exclude_seen=exclude_seen)
+
+    def explain(self, history: Sequence[str]) -> list[tuple[str, float]]:
+        return self.inner.explain(history)
+
+
+def make(recommender: object, queue_size: int = 1000, max_batch: int = 128) -> Batcher:
+    return Batcher(recommender, queue_size=queue_size, max_batch=max_batch)  # type: ignore[arg-type]
+
+
+def alone(recommender: Recommender, query: Query) -> Recommendation:
+    [answer] = recommender.recommend([query.history], query.k, exclude=[query.exclude], exclude_seen=query.exclude_seen)
+    return answer
+
+
+def mixed_queries(ids: Sequence[str], count: int) -> list[Query]:
+    """Every kind of difference that requests of one batch can have."""
+    draw = random.Random(7)
+    return [
+        Query(
+            history=draw.choices([*ids, "unknown"], k=draw.randint(0, 14)),
+            k=draw.randint(1, 30),
+            exclude=frozenset(draw.sample(ids, draw.randint(0, 8))),
+            exclude_seen=draw.random() < 0.5,
+            explain=draw.random() < 0.2,
+        )
+        for _ in range(count)
+    ]
+
+
+async def test_two_hundred_concurrent_mixed_requests_equal_single_answers(
+    tiny_recommender: Recommender,
+) -> None:
+    recorded = Recorded(tiny_recommender)
+    queries = mixed_queries(tiny_recommender.vocabulary.ids, 200)
+    async with make(recorded, max_batch=64) as batcher:
+        answers = await asyncio.gather(*(batcher.predict([query], deadline_seconds=30) for query in queries))
+    for query, [prediction] in zip(queries, answers, strict=True):
+        expected = alone(tiny_recommender, query)
+        assert prediction.recommendation.item_ids == expected.item_ids
+        assert prediction.recommendation.scores == pytest.approx(expected.scores, rel=1e-5)
+        assert prediction.recommendation.source == expected.source
+        assert prediction.attention == (tiny_recommender.explain(query.history) if query.explain else None)
+    assert max(map(len, recorded.batches)) > 1, "requests really shared a forward pass"
+    assert recorded.threads == {"inference_0"}
+
+
+async def test_many_histories_of_one_request_come_back_in_order(tiny_recommender: Recommender) -> None:
+    queries = mixed_queries(tiny_recommender.vocabulary.ids, 50)
+    async with make(tiny_recommender, max_batch=8) as batcher:
+        answers = await batcher.predict(queries, deadline_seconds=30)
+    assert [answer.recommendation.item_ids for answer in answers] == [
+        alone(tiny_recommender, query).item_ids for query in queries
+    ]
+
+
+async def until(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def test_a_batch_is_what_queued_while_the_last_one_ran(tiny_recommender: Recommender) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    async with make(recorded) as batcher:
+        first = asyncio.create_task(batcher.predict([Query(["100"], 3)], deadline_seconds=30))
+        await until(lambda: recorded.batches)
+        later = [
+            asyncio.create_task(batcher.predict([Query([str(101 + n)], 3)], deadline_seconds=30)) for n in range(5)
+        ]
+        await until(lambda: batcher.waiting == 5)
+        recorded.may_run.set()
+        await asyncio.gather(first, *later)
+    assert recorded.batches == [[["100"]], [["101"], ["102"], ["103"], ["104"], ["105"]]]
+
+
+async def test_a_batch_is_bounded_but_a_larger_request_still_goes(tiny_recommender: Recommender) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    sizes: list[int] = []
+    batcher = Batcher(recorded, queue_size=100, max_batch=4, observe_batch=sizes.append)  # type: ignore[arg-type]
+    async with batcher:
+        tasks = [asyncio.create_task(batcher.predict([Query([], 1)] * n, deadline_seconds=30)) for n in (1, 3, 2, 9, 1)]
+        await until(lambda: recorded.batches)
+        recorded.may_run.set()
+        await asyncio.gather(*tasks)
+    assert sum(sizes) == 16
+    assert all(size <= 4 or size == 9 for size in sizes)
+
+
+async def test_full_queue_is_told_at_once_and_frees_again(tiny_recommender: Recommender) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    async with make(recorded, queue_size=2) as batcher:
+        running = asyncio.create_task(batcher.predict([Query(["100"], 3)], deadline_seconds=30))
+        await until(lambda: recorded.batches)
+        waiting = asyncio.create_task(batcher.predict([Query(["101"], 3)] * 2, deadline_seconds=30))
+        await until(lambda: batcher.waiting == 2)
+        with pytest.raises(NotInferred) as refused:
+            await batcher.predict([Query(["102"], 3)], deadline_seconds=30)
+        assert refused.value.reason == "queue_full"
+        recorded.may_run.set()
+        await asyncio.gather(running, waiting)
+        assert await batcher.predict([Query(["102"], 3)], deadline_seconds=30)
+
+
+async def test_passed_deadline_is_told_in_time_and_its_work_is_not_done(
+    tiny_recommender: Recommender,
+) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    async with make(recorded) as batcher:
+        running = asyncio.create_task(batcher.predict([Query(["100"], 3)], deadline_seconds=30))
+        await until(lambda: recorded.batches)
+        with pytest.raises(NotInferred) as late:
+            await batcher.predict([Query(["101"], 3)], deadline_seconds=0.02)
+        assert late.value.reason == "deadline"
+        assert batcher.waiting == 0
+        recorded.may_run.set()
+        await running
+        await batcher.predict([Query(["102"], 3)], deadline_seconds=30)
+    assert [["101"]] not in recorded.batches
+
+
+async def test_cancelled_requests_cost_nothing(tiny_recommender: Recommender) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    async with make(recorded, queue_size=10) as batcher:
+        running = asyncio.create_task(batcher.predict([Query(["100"], 3)], deadline_seconds=30))
+        await until(lambda: recorded.batches)
+        gone = [asyncio.create_task(batcher.predict([Query(["101"], 3)], deadline_seconds=30)) for _ in range(10)]
+        await until(lambda: batcher.waiting == 10)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        assert batcher.waiting == 0
+        recorded.may_run.set()
+        await running
+        assert await batcher.predict([Query(["102"], 3)], deadline_seconds=30)
+    assert recorded.batches == [[["100"]], [["102"]]]
+
+
+async def test_a_cancelled_request_in_a_running_batch_does_not_shift_the_others(
+    tiny_recommender: Recommender,
+) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    queries = [Query([item], 5) for item in tiny_recommender.vocabulary.ids[:6]]
+    async with make(recorded) as batcher:
+        first = asyncio.create_task(batcher.predict([Query([], 1)], deadline_seconds=30))
+        await until(lambda: recorded.batches)
+        tasks = [asyncio.create_task(batcher.predict([query], deadline_seconds=30)) for query in queries]
+        await until(lambda: batcher.waiting == 6)
+        recorded.may_run.set()
+        await until(lambda: len(recorded.batches) == 2 or tasks[2].done())
+        tasks[2].cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await first
+    for i, (query, answer) in enumerate(zip(queries, answers, strict=True)):
+        if i != 2:
+            assert isinstance(answer, list)
+            assert answer[0].recommendation.item_ids == alone(tiny_recommender, query).item_ids
+
+
+async def test_a_failing_model_is_told_to_every_request_and_the_next_batch_runs(
+    tiny_recommender: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = Recorded(tiny_recommender, failing=True)
+    async with make(recorded) as batcher:
+        results = await asyncio.gather(
+            *(batcher.predict([Query([], 1)], deadline_seconds=30) for _ in range(3)), return_exceptions=True
+        )
+        assert [result.reason for result in results if isinstance(result, NotInferred)] == ["model_error"] * 3
+        recorded.failing = False
+        assert await batcher.predict([Query([], 1)], deadline_seconds=30)
+    assert "broken model" in caplog.text
+
+
+async def test_stopping_answers_those_who_wait(tiny_recommender: Recommender) -> None:
+    recorded = Recorded(tiny_recommender)
+    recorded.may_run.clear()
+    batcher = make(recorded)
+    await batcher.__aenter__()
+    running = asyncio.create_task(batcher.predict([Query(["100"], 1)], deadline_seconds=0.2))
+    await until(lambda: recorded.batches)
+    waiting = asyncio.create_task(batcher.predict([Query(["101"], 1)], deadline_seconds=30))
+    await until(lambda: batcher.waiting == 1)
+    threading.Timer(0.05, recorded.may_run.set).start()
+    await batcher.__aexit__(None, None, None)
+    results = await asyncio.gather(running, waiting, return_exceptions=True)
+    assert all(isinstance(result, NotInferred) for result in results)
+
+
+def test_infer_gives_each_query_its_own_k_and_exclusions(tiny_recommender: Recommender) -> None:
+    ids = tiny_recommender.vocabulary.ids
+    queries = [
+        Query(ids[:3], 4),
+        Query(ids[:3], 2, exclude=frozenset(ids[5:20])),
+        Query(ids[:3], 9, exclude_seen=True),
+    ]
+    first, second, third = (prediction.recommendation for prediction in infer(tiny_recommender, queries))
+    assert [len(one.item_ids) for one in (first, second, third)] == [4, 2, 9]
+    assert not set(second.item_ids) & set(ids[5:20])
+    assert not set(third.item_ids) & set(ids[:3])
+
+
+def test_prediction_has_no_attention_unless_asked(tiny_recommender: Recommender) -> None:
+    [prediction] = infer(tiny_recommender, [Query(tiny_recommender.vocabulary.ids[:2], 1)])
+    assert prediction == Prediction(prediction.recommendation, None)

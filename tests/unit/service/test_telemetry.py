@@ -1,0 +1,143 @@
+import json
+import logging
+import sys
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.telemetry import JsonFormatter, Metrics, Telemetry, configure_logging, request_id
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("tiny-1")
+
+
+@pytest.fixture
+def app(metrics: Metrics) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(Telemetry, metrics=metrics)
+
+    @app.get("/sessions/{session_id}")
+    async def session(session_id: str) -> str | None:
+        return request_id.get()
+
+    @app.get("/breaks")
+    async def breaks() -> None:
+        raise RuntimeError("a secret inside")
+
+    return app
+
+
+async def get(app: FastAPI, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        return await client.request(method, path, headers=headers)
+
+
+async def test_every_answer_carries_the_request_id_that_the_endpoint_sees(app: FastAPI) -> None:
+    first, second = await get(app, "/sessions/a"), await get(app, "/sessions/a")
+    assert first.headers["x-request-id"] == first.json()
+    assert first.json() != second.json()
+    assert "x-request-id" in (await get(app, "/nope")).headers
+
+
+async def test_a_caller_may_name_the_request(app: FastAPI) -> None:
+    assert (await get(app, "/sessions/a", **{"X-Request-ID": "abc-1"})).headers["x-request-id"] == "abc-1"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129, 'a"b', "a{b}"])
+async def test_a_name_unfit_for_a_log_is_replaced(app: FastAPI, name: str) -> None:
+    assert (await get(app, "/sessions/a", **{"X-Request-ID": name})).headers["x-request-id"] != name
+
+
+async def test_unexpected_error_is_a_logged_problem_without_internals(
+    app: FastAPI, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = await get(app, "/breaks")
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] in response.json()["detail"]
+    assert "secret" not in response.text
+    assert "a secret inside" in caplog.text
+    assert b'srgnn_requests_total{method="GET",route="/breaks",status="500"} 1.0' in metrics.render()
+
+
+async def test_labels_are_path_templates_and_never_what_was_sent(app: FastAPI, metrics: Metrics) -> None:
+    for path in ("/sessions/alice", "/sessions/bob", "/alice", "/bob"):
+        await get(app, path)
+    await get(app, "/sessions/alice", method="ALICE")
+    text = metrics.render().decode()
+    assert 'route="/sessions/{session_id}",status="200"} 2.0' in text
+    assert 'route="unmatched",status="404"} 2.0' in text
+    assert 'method="other"' in text
+    assert "alice" not in text.lower()
+    assert metrics.served == 5
+
+
+async def test_request_lines_are_for_debugging_and_for_failures(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        await get(app, "/sessions/a")
+        assert not [record for record in caplog.records if record.message == "request"]
+    with caplog.at_level(logging.DEBUG):
+        await get(app, "/sessions/a")
+    [record] = [record for record in caplog.records if record.message == "request"]
+    assert record.fields["route"] == "/sessions/{session_id}"  # type: ignore[attr-defined]
+
+
+async def test_other_scopes_pass_through(metrics: Metrics) -> None:
+    seen = []
+
+    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        seen.append(scope["type"])
+
+    await Telemetry(app, metrics)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    assert seen == ["lifespan"]
+    assert metrics.served == 0
+
+
+def record_with(message: str, **extra: object) -> logging.LogRecord:
+    record = logging.LogRecord("service.x", logging.WARNING, __file__, 1, message, (), None)
+    vars(record).update(extra)
+    return record
+
+
+def test_log_line_is_one_json_object_whatever_the_message() -> None:
+    line = JsonFormatter().format(record_with('a "quoted"\nline', fields={"reason": "deadline"}))
+    assert "\n" not in line
+    content = json.loads(line)
+    assert content["message"] == 'a "quoted"\nline'
+    assert (content["level"], content["logger"], content["reason"]) == ("warning", "service.x", "deadline")
+    assert content["time"].endswith("Z")
+    assert "request_id" not in content
+
+
+def test_log_line_names_request_and_exception() -> None:
+    token = request_id.set("r1")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        line = JsonFormatter().format(record_with("x", exc_info=sys.exc_info()))
+    finally:
+        request_id.reset(token)
+    assert json.loads(line)["request_id"] == "r1"
+    assert "ValueError: broken" in json.loads(line)["exception"]
+
+
+def test_logging_goes_to_stderr_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        root.handlers = []
+        configure_logging("info")
+        logging.getLogger("uvicorn.error").info("started")
+        logging.getLogger("uvicorn.error").debug("too much")
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "started"
+
+
+def test_metrics_name_the_model(metrics: Metrics) -> None:
+    assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()

@@ -1,0 +1,199 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from srgnn import artifact
+from srgnn.errors import ArtifactError, ConfigError, SRGNNError
+
+
+@pytest.fixture
+def folder(tiny_artifact, tmp_path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(tiny_artifact, tmp_path / "artifacts"))
+
+
+def resealed(path: Path, change=None, **manifest_changes) -> Path:
+    """The artifact after ``change(path)``, with hashes and name that fit: only the content is wrong."""
+    if change:
+        change(path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in manifest["files"]:
+        manifest["files"][name] = artifact._fingerprint(path / name)
+    manifest |= manifest_changes
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path.rename(path.with_name(f"tiny-20260101-{artifact._sha256(path / 'manifest.json')[:8]}"))
+
+
+def rewritten(name: str, **tensors):
+    """A change that replaces tensors in a file; None removes one."""
+
+    def change(path: Path) -> None:
+        kept = {key: tensor.clone() for key, tensor in load_file(path / name).items()} | tensors
+        save_file({key: tensor for key, tensor in kept.items() if tensor is not None}, path / name)
+
+    return change
+
+
+def test_what_is_saved_answers_the_same_after_loading(tiny_artifact, tiny_recommender):
+    loaded = artifact.load(tiny_artifact)
+    histories = [tiny_recommender.vocabulary.ids[i : i + 5] for i in range(20)]
+    assert loaded.recommender.recommend(histories, 10) == tiny_recommender.recommend(histories, 10)
+    assert loaded.recommender.version == loaded.name == loaded.path.name
+    assert loaded.recommender.rules == tiny_recommender.rules
+
+
+def test_the_name_is_dataset_date_and_manifest_hash(tiny_artifact):
+    path, manifest = artifact.verify(tiny_artifact)
+    assert (
+        path.name == f"tiny-{manifest['created'][:10].replace('-', '')}-{artifact._sha256(path / 'manifest.json')[:8]}"
+    )
+    assert (tiny_artifact / "LATEST").read_text() == f"{path.name}\n"
+    assert sorted(file.name for file in path.iterdir()) == sorted([*artifact.FILES, "manifest.json"])
+    assert sorted(file.name for file in tiny_artifact.iterdir()) == sorted(["LATEST", path.name])
+
+
+def test_the_artifact_itself_can_be_named(tiny_artifact):
+    path = artifact.resolve(tiny_artifact)
+    assert artifact.load(path).name == path.name
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path, tiny_recommender, monkeypatch):
+    def full_disk(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(artifact, "_sync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_again(tmp_path, tiny_recommender)
+    assert list(tmp_path.iterdir()) == []
+
+
+def save_again(directory, recommender, dataset="tiny"):
+    from tests.conftest import tiny_model
+
+    return artifact.save(
+        directory,
+        dataset=dataset,
+        model=tiny_model(),
+        rules=recommender.rules,
+        vocabulary=recommender.vocabulary,
+        fallback=recommender.fallback,
+        probe_histories=[],
+        provenance={},
+        metrics={},
+    )
+
+
+@pytest.mark.parametrize("dataset", ["", "Shop", "a/b", "..", "x" * 65])
+def test_a_dataset_name_that_is_no_file_name_is_refused(tmp_path, tiny_recommender, dataset):
+    with pytest.raises(ConfigError, match="dataset name"):
+        save_again(tmp_path, tiny_recommender, dataset)
+
+
+@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
+def test_any_flipped_byte_is_found(folder, name):
+    path = artifact.resolve(folder) / name
+    content = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(0, len(content), 10).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=name):
+            artifact.load(folder)
+
+
+@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
+def test_a_truncated_file_is_found(folder, name):
+    path = artifact.resolve(folder) / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ArtifactError, match=name):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
+def test_a_missing_file_is_named(folder, name):
+    (artifact.resolve(folder) / name).unlink()
+    with pytest.raises(ArtifactError, match=name):
+        artifact.load(folder)
+
+
+def test_a_newer_format_says_upgrade(folder):
+    path = resealed(artifact.resolve(folder), version=2)
+    with pytest.raises(ArtifactError, match="version 2 and this srgnn reads version 1: upgrade"):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rewritten("model.safetensors", embedding=torch.zeros(40, 9)), r"tensor 'embedding' is \(\(40, 9\)"),
+        (rewritten("model.safetensors", embedding=None), "'embedding' is missing"),
+        (rewritten("model.safetensors", extra=torch.zeros(1)), "'extra'.*no such tensor"),
+        (rewritten("model.safetensors", embedding=torch.zeros(40, 8).half()), "float16"),
+        (rewritten("model.safetensors", embedding=torch.full((40, 8), torch.nan)), "not finite"),
+        (
+            rewritten("model.safetensors", embedding=torch.ones(40, 8)),
+            "catalogue.safetensors does not belong",
+        ),
+        (rewritten("catalogue.safetensors", items=torch.zeros(40, 8, dtype=torch.int8)), "does not belong"),
+        (
+            rewritten("fallback.safetensors", clicks=torch.ones(39, dtype=torch.int64)),
+            "does not fit a catalogue of 40",
+        ),
+        (rewritten("fallback.safetensors", clicks=torch.ones(40)), "expected int64 vectors"),
+        (rewritten("fallback.safetensors", next_rows=torch.full((39,), 40)), "does not fit"),
+        (lambda path: (path / "vocabulary.txt").write_text("a\n"), "has 1 ids, the manifest says 40"),
+        (lambda path: (path / "vocabulary.txt").write_text("a\na\n"), "'a' twice"),
+        (lambda path: (path / "probes.json").write_text("[]"), "holds no probes"),
+        (lambda path: (path / "probes.json").write_text("{"), "probes.json is not usable"),
+        (lambda path: (path / "probes.json").write_text('[{"history": 3}]'), "probes.json is not usable"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"x"), "model.safetensors cannot be read"),
+    ],
+)
+def test_content_that_does_not_fit_is_named(folder, change, message):
+    path = resealed(artifact.resolve(folder), change)
+    with pytest.raises(ArtifactError, match=message):
+        artifact.load(path)
+
+
+def test_a_model_that_answers_otherwise_than_its_probes_is_refused(folder):
+    def other_answers(path: Path) -> None:
+        probes = json.loads((path / "probes.json").read_text())
+        probes[0]["scores"][0] += 0.01
+        (path / "probes.json").write_text(json.dumps(probes))
+
+    path = resealed(artifact.resolve(folder), other_answers)
+    with pytest.raises(ArtifactError, match="probe 0 is answered differently"):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"hidden_size": 0}},
+        {"model": {"unheard_of": 1}},
+        {"rules": {}, "model": None},
+        {"files": {}},
+        {"format": "x"},
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(folder, changes):
+    path = resealed(artifact.resolve(folder), **changes)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "", "/etc", "gone-20260101-00000000"])
+def test_latest_must_name_a_neighbour(folder, name):
+    (folder / "LATEST").write_text(name)
+    with pytest.raises(ArtifactError, match="LATEST"):
+        artifact.load(folder)
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path):
+    with pytest.raises(SRGNNError, match="srgnn train"):
+        artifact.load(tmp_path)

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srgnn import catalogue as module
+from srgnn.catalogue import Catalogue, quantise
+from srgnn.errors import InputError
+
+
+def exact_order(matrix, servable, vector, exclude=()):
+    """Every servable row by (score falling, row rising), in float64, the slow way."""
+    scores = (matrix.double() * vector).sum(1).tolist()
+    rows = [row for row in range(len(matrix)) if servable[row] and row not in exclude]
+    return sorted(rows, key=lambda row: (-scores[row], row)), scores
+
+
+def make(num_items=300, width=8, sessions=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(num_items, width, generator=generator)
+    vectors = torch.randn(sessions, width, generator=generator, dtype=torch.float64)
+    servable = torch.rand(num_items, generator=generator) > 0.1
+    return matrix, servable, vectors
+
+
+@given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
+@settings(max_examples=60)
+def test_top_k_is_the_sorted_catalogue(num_items, k, seed, copies):
+    matrix, servable, vectors = make(num_items, seed=seed)
+    if copies:
+        matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]  # masses of exact ties
+    k = min(k, num_items)
+    exclude = [np.unique(np.arange(i, num_items, 3)) for i in range(len(vectors))]
+    top = Catalogue(matrix, servable).top_k(vectors, k, exclude)
+    for i, vector in enumerate(vectors):
+        order, scores = exact_order(matrix, servable, vector, set(exclude[i].tolist()))
+        wanted = order[:k]
+        assert top.rows[i].tolist() == wanted + [-1] * (k - len(wanted))
+        np.testing.assert_allclose(top.scores[i, : len(wanted)], [scores[row] for row in wanted], rtol=1e-5)
+        assert np.isneginf(top.scores[i, len(wanted) :]).all()
+
+
+@given(num_items=st.integers(2, 300), seed=st.integers(0, 1000), copies=st.booleans())
+@settings(max_examples=60)
+def test_rank_counts_items_scoring_at_least_as_much(num_items, seed, copies):
+    matrix, servable, vectors = make(num_items, seed=seed)
+    if copies:
+        matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]
+    targets = np.random.default_rng(seed).integers(0, num_items, len(vectors))
+    ranks = Catalogue(matrix, servable).ranks(vectors, targets)
+    for i, target in enumerate(targets.tolist()):
+        _, scores = exact_order(matrix, servable, vectors[i])
+        if servable[target]:
+            rivals = [scores[row] for row in range(num_items) if servable[row]]
+            assert ranks.rank[i] == sum(score >= scores[target] for score in rivals)
+            assert ranks.ties[i] == sum(score == scores[target] for score in rivals) - 1
+        else:
+            assert ranks.rank[i] == num_items
+
+
+def test_scores_too_close_for_float32_are_still_ordered(monkeypatch):
+    matrix = torch.full((500, 4), 4.0)
+    matrix[:, 0] = 1.0 + torch.arange(500) * 2.0**-23  # neighbours differ in the last bit
+    vector = torch.full((1, 4), 1e3, dtype=torch.float64)
+    slow_ways = []
+    before = Catalogue._top_of_one
+    monkeypatch.setattr(Catalogue, "_top_of_one", lambda *args: slow_ways.append(1) or before(*args))
+    top = Catalogue(matrix, torch.ones(500)).top_k(vector, 10)
+    assert top.rows[0].tolist() == list(range(499, 489, -1))
+    assert slow_ways == [1]
+
+
+def test_blocks_do_not_change_answers(monkeypatch):
+    matrix, servable, vectors = make(sessions=7)
+    whole = Catalogue(matrix, servable).top_k(vectors, 5, [np.array([i]) for i in range(7)])
+    monkeypatch.setattr(module, "BLOCK_SCORES", 1000)  # three sessions at a time
+    parts = Catalogue(matrix, servable).top_k(vectors, 5, [np.array([i]) for i in range(7)])
+    assert whole.rows.tolist() == parts.rows.tolist()
+    assert whole.scores.tolist() == parts.scores.tolist()
+
+
+@pytest.mark.parametrize("k", [0, -1, 301])
+def test_k_out_of_bounds_is_refused(k):
+    matrix, servable, vectors = make()
+    with pytest.raises(InputError, match=f"k is {k}: the catalogue has 300 items"):
+        Catalogue(matrix, servable).top_k(vectors, k)
+
+
+def test_quantise_is_within_half_a_scale():
+    matrix, _, _ = make()
+    items, scales = quantise(matrix)
+    assert items.dtype == torch.int8
+    assert bool(((items.float() * scales - matrix).abs() <= 0.5001 * scales).all())
+    assert quantise(torch.zeros(2, 3))[0].tolist() == [[0, 0, 0], [0, 0, 0]]

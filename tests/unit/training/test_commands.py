@@ -1,0 +1,143 @@
+import json
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from srgnn import artifact
+from srgnn.errors import DataError, InputError
+from srgnn.fallback import Fallback
+from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.sequence import SessionRules
+from srgnn.vocabulary import Vocabulary
+from tests.corpora import random_corpus
+from training import commands
+from training.baselines import fit_baselines
+from training.commands import check_vocabulary, evaluate_on
+from training.corpus import Corpus, concatenate
+from training.evaluate import judge
+from training.examples import Examples
+
+RULES = SessionRules(max_length=8)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, tiny_recommender) -> Corpus:
+    return random_corpus(tmp_path_factory.mktemp("corpus") / "corpus", tiny_recommender.vocabulary)
+
+
+def run(command, *arguments):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result, json.loads(result.stdout.splitlines()[-1])
+
+
+def test_evaluate_prints_a_table_and_one_json_line(tiny_artifact, corpus):
+    result, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path)
+    assert found["n"] == corpus.test.num_examples
+    assert (found["split"], found["protocol"], found["counted_on"]) == ("test", "srgnn", "train+validation")
+    assert found["artifact"].startswith("tiny-")
+    assert "baselines" not in found
+    assert result.stdout.startswith("test split, srgnn protocol")
+    assert "on the test split" in result.stderr
+
+
+def test_evaluate_agrees_with_the_recommender_it_loads(tiny_artifact, tiny_recommender, corpus):
+    _, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path)
+    ranks = judge(tiny_recommender, Examples(corpus.test, RULES), k=20, shown=False).rank
+    assert found["recall@20"] == pytest.approx((ranks <= 20).mean())
+
+
+def test_baselines_stand_beside_the_model(tiny_artifact, corpus, tmp_path):
+    result, found = run(
+        commands.evaluate,
+        tiny_artifact,
+        "--corpus",
+        corpus.path,
+        "--baselines",
+        "--json",
+        tmp_path / "r.json",
+    )
+    assert set(found["baselines"]) == {"popularity", "markov"}
+    assert all(each["n"] == found["n"] for each in found["baselines"].values())
+    assert json.loads((tmp_path / "r.json").read_text()) == found
+    assert "\nmarkov " in result.stdout
+
+
+def test_on_validation_the_baselines_know_train_only(corpus, tiny_recommender):
+    report = evaluate_on(tiny_recommender, corpus, "validation", baselines=True)
+    assert report.counted_on == "train"
+    assert report.n == corpus.validation.num_examples
+    alone = fit_baselines(tiny_recommender.vocabulary, RULES, corpus.train)["markov"]
+    ranks = judge(alone, Examples(corpus.validation, RULES), k=20, shown=False).rank
+    assert report.baselines["markov"].estimates["recall@20"].value == pytest.approx((ranks <= 20).mean())
+
+
+def test_artifact_that_saw_validation_is_warned_about_on_validation(tmp_path, corpus, tiny_recommender):
+    everything = concatenate(corpus.train, corpus.validation)
+    items = len(tiny_recommender.vocabulary)
+    artifact.save(
+        tmp_path,
+        dataset="refitted",
+        model=SRGNN(SRGNNConfig(hidden_size=8), items, RULES.max_length),
+        rules=RULES,
+        vocabulary=tiny_recommender.vocabulary,
+        fallback=Fallback.from_sessions(everything.items, everything.offsets, items),
+        probe_histories=[],
+        provenance={},
+        metrics={},
+    )
+    result, _ = run(commands.evaluate, tmp_path, "--corpus", corpus.path, "--split", "validation")
+    assert "it has seen these sessions" in result.stderr
+    result, _ = run(commands.evaluate, tmp_path, "--corpus", corpus.path)
+    assert "it has seen these sessions" not in result.stderr
+
+
+def test_corpus_with_another_vocabulary_is_refused_with_the_difference(tiny_artifact, tiny_recommender, tmp_path):
+    ids = tiny_recommender.vocabulary.ids
+    other = random_corpus(tmp_path / "other", Vocabulary([*ids[:3], "new", *ids[3:]]))
+    with pytest.raises(DataError, match="40 and 41 items; row 3 is '103' in the artifact and 'new' in the corpus"):
+        run(commands.evaluate, tiny_artifact, "--corpus", other.path)
+
+
+def test_shorter_vocabulary_is_refused(tmp_path):
+    with pytest.raises(DataError, match="row 1 is 'b' in the artifact and nothing in the corpus"):
+        check_vocabulary(Vocabulary(["a", "b"]), Vocabulary(["a"]), tmp_path, tmp_path)
+
+
+def test_folder_of_the_json_file_must_exist_before_any_work(tiny_artifact, corpus, tmp_path):
+    with pytest.raises(InputError, match="of --json does not exist"):
+        run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--json", tmp_path / "no" / "r.json")
+
+
+def test_replay_command_reports_what_the_service_answers(corpus, tiny_recommender, monkeypatch):
+    popular = [tiny_recommender.vocabulary.ids[row] for row in range(20)]
+    answer = {
+        "items": [{"item_id": item, "score": 1.0} for item in popular],
+        "source": "popularity",
+        "degraded": "store_unavailable",
+        "model": "tiny-1",
+    }
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=transport, **options))
+
+    result, found = run(commands.replay, "--corpus", corpus.path, "--url", "http://service", "--limit", 10)
+
+    targets = np.concatenate([corpus.test.session(i)[1:] for i in range(corpus.test.num_sessions)])
+    assert found["sessions"] == 10
+    assert found["recall@20"] == pytest.approx((targets[: found["n"]] < 20).mean())
+    assert found["degraded"] == found["n"]
+    assert "answered by 100.0 % popularity" in result.stdout
+
+
+def test_replay_refuses_what_is_no_url(corpus):
+    with pytest.raises(InputError, match="expected http://host:port"):
+        run(commands.replay, "--corpus", corpus.path, "--url", "http://host:port")
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "host"])
+def test_replay_refuses_a_url_without_http(corpus, url):
+    with pytest.raises(InputError, match="out of reach"):
+        run(commands.replay, "--corpus", corpus.path, "--url", url)

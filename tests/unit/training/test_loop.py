@@ -1,0 +1,177 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from srgnn import artifact
+from srgnn.errors import ConfigError, DataError
+from srgnn.vocabulary import Vocabulary
+from tests.corpora import split_of
+from training import checkpoint, loop
+from training.config import load_recipe
+from training.corpus import write_corpus
+
+ITEMS = 12
+SMALL = [
+    "model.hidden_size=8",
+    "training.epochs=3",
+    "training.batch_size=64",
+    "training.learning_rate=0.03",
+    "training.patience=3",
+    "rules.max_length=4",
+]
+
+
+def recipe(*overrides, name="demo"):
+    return load_recipe(name, [*SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Every item is followed by the next one, so one click says it all."""
+    rng = np.random.default_rng(0)
+    sessions = [[(start + i) % ITEMS for i in range(5)] for start in rng.integers(0, ITEMS, 200).tolist()]
+    splits = [split_of(part) for part in (sessions[:160], sessions[160:180], sessions[180:])]
+    vocabulary = Vocabulary([f"i{row}" for row in range(ITEMS)])
+    return write_corpus(tmp_path_factory.mktemp("c") / "corpus", vocabulary, *splits, {"protocol": "strict"})
+
+
+def weights(path):
+    return (artifact.resolve(path) / "model.safetensors").read_bytes()
+
+
+def test_it_learns_and_writes_an_artifact_that_answers(corpus, tmp_path):
+    result = loop.train(recipe("training.epochs=8"), corpus, tmp_path)
+    loaded = artifact.load(tmp_path)
+    assert str(loaded.path) == result["artifact"]
+    assert [one.item_ids[0] for one in loaded.recommender.recommend([["i3"], ["i11"], ["i1", "i2"]], 1)] == [
+        "i4",
+        "i0",
+        "i3",
+    ]
+    assert result["validation_mrr@20"] > 0.95
+    assert loaded.manifest["provenance"]["recipe"]["training"]["epochs"] == 8
+    assert loaded.manifest["provenance"]["trained_on"] == ["train"]
+    assert not (tmp_path / checkpoint.NAME).exists()
+
+
+def test_the_same_seed_trains_the_same_model_and_another_does_not(corpus, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        loop.train(recipe(f"training.seed={seed}"), corpus, tmp_path / name)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+def interrupt_at(monkeypatch, updates):
+    """SIGINT arrives during this update."""
+    done, before = [], loop._update
+
+    def update(*args):
+        done.append(1)
+        if len(done) == updates:
+            os.kill(os.getpid(), signal.SIGINT)
+        return before(*args)
+
+    monkeypatch.setattr(loop, "_update", update)
+
+
+@pytest.mark.parametrize("updates", [1, 10, 11, 25, 35, 50])  # 3 epochs of 10 steps, then 2 of 12 to refit
+def test_an_interrupted_training_resumes_bit_for_bit(corpus, tmp_path, monkeypatch, updates):
+    settings = recipe("training.refit=true", "training.optimizer=adam", "training.schedule=step")
+    loop.train(settings, corpus, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, updates)
+        with pytest.raises(loop.Interrupted, match="signal 2"):
+            loop.train(settings, corpus, tmp_path / "parts")
+    assert [file.name for file in (tmp_path / "parts").iterdir()] == [checkpoint.NAME]
+    torch.manual_seed(999)  # nothing may hang on what the process did before
+    loop.train(settings, corpus, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_refit_learns_from_validation_too(corpus, tmp_path):
+    result = loop.train(recipe("training.refit=true"), corpus, tmp_path)
+    loaded = artifact.load(tmp_path)
+    assert result["refit"]
+    assert loaded.manifest["provenance"]["trained_on"] == ["train", "validation"]
+    assert loaded.recommender.fallback.clicks.sum() == corpus.train.num_clicks + corpus.validation.num_clicks
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_training(corpus, tmp_path, monkeypatch):
+    scores = iter([0.3, 0.5, 0.4, 0.2, 0.1])
+    monkeypatch.setattr(loop, "validate", lambda *args: {"recall@20": next(scores), "mrr@20": 0.0})
+    kept = []
+    before = loop._weights
+    monkeypatch.setattr(loop, "_weights", lambda model: kept.append(before(model)) or kept[-1])
+    result = loop.train(recipe("training.epochs=5", "training.patience=2"), corpus, tmp_path)
+    assert result["epoch"] == 2
+    assert len(kept) == 2  # epochs 1 and 2 were each the best so far; 3 and 4 were not; 5 never ran
+    assert next(scores) == 0.1
+    model = artifact.load(tmp_path).recommender.scorer.encoder
+    torch.testing.assert_close(model.readout.query.weight.float(), kept[1]["encoder.readout.query.weight"])
+
+
+def test_validation_is_the_scorer_that_serves(corpus, tmp_path):
+    from training.evaluate import judge
+    from training.examples import Examples
+
+    result = loop.train(recipe(), corpus, tmp_path)
+    loaded = artifact.load(tmp_path)
+    found = judge(loaded.recommender, Examples(corpus.validation, loaded.recommender.rules), k=5, shown=False)
+    assert (1 / found.rank).mean() == pytest.approx(result["validation_mrr@20"])
+
+
+def test_without_validation_sessions_the_last_epoch_counts(corpus, tmp_path):
+    empty = split_of([])
+    lone = write_corpus(
+        tmp_path / "corpus", corpus.vocabulary, corpus.train, empty, corpus.test, {"protocol": "strict"}
+    )
+    assert loop.train(recipe(), lone, tmp_path / "out")["epoch"] == 3
+
+
+def test_an_unfinished_training_is_not_overwritten(corpus, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(), corpus, tmp_path)
+    with pytest.raises(ConfigError, match="--resume"):
+        loop.train(recipe(), corpus, tmp_path)
+
+
+def test_resume_refuses_another_recipe_and_another_corpus(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(loop.Interrupted):
+            loop.train(recipe(), corpus, tmp_path)
+    with pytest.raises(ConfigError, match=r"training.batch_size was 64 and is now 32"):
+        loop.train(recipe("training.batch_size=32"), corpus, tmp_path, resume=True)
+    other = write_corpus(
+        tmp_path / "other",
+        corpus.vocabulary,
+        corpus.validation,
+        corpus.validation,
+        corpus.test,
+        {"protocol": "strict"},
+    )
+    with pytest.raises(ConfigError, match="another corpus"):
+        loop.train(recipe(), other, tmp_path, resume=True)
+
+
+def test_a_corpus_without_examples_is_refused(corpus, tmp_path):
+    lonely = split_of([[1], [2]])
+    empty = write_corpus(tmp_path / "c", corpus.vocabulary, lonely, lonely, lonely, {"protocol": "strict"})
+    with pytest.raises(DataError, match="no training examples"):
+        loop.train(recipe(), empty, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_learning_rate(corpus, tmp_path):
+    with pytest.raises(DataError, match=r"lower training\.learning_rate \(now 1e\+30\)"):
+        loop.train(recipe("training.learning_rate=1e30", "model.scoring=dot"), corpus, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(ConfigError, match="--device cpu"):
+        loop.choose_device("cuda")
+    assert loop.choose_device("auto").type == "cpu"

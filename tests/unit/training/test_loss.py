@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from training import loss as module
+from training.loss import catalogue_cross_entropy
+
+
+@pytest.fixture
+def tensors():
+    torch.manual_seed(0)
+    vectors = torch.randn(50, 8, requires_grad=True)
+    items = torch.randn(300, 8, requires_grad=True)
+    return vectors, items, torch.randint(0, 300, (50,))
+
+
+@pytest.mark.parametrize("chunk_scores", [1, 300 * 7, 1 << 23])
+def test_loss_and_gradients_are_those_of_cross_entropy(tensors, chunk_scores, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_SCORES", chunk_scores)
+    vectors, items, targets = tensors
+    wanted = functional.cross_entropy(vectors @ items.T, targets)
+    gradients = torch.autograd.grad(3 * wanted, (vectors, items))
+    found = catalogue_cross_entropy(vectors, items, targets)
+    torch.testing.assert_close(found, wanted)
+    for ours, theirs in zip(torch.autograd.grad(3 * found, (vectors, items)), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_bfloat16_stays_close(tensors):
+    vectors, items, targets = tensors
+    exact = catalogue_cross_entropy(vectors, items, targets)
+    rough = catalogue_cross_entropy(vectors, items, targets, torch.bfloat16)
+    assert rough.dtype == torch.float32
+    assert abs(rough - exact) / exact < 0.01
+    ours = torch.autograd.grad(rough, items)[0].flatten()
+    theirs = torch.autograd.grad(exact, items)[0].flatten()
+    assert functional.cosine_similarity(ours, theirs, dim=0) > 0.999
+
+
+def test_a_hopeless_target_has_a_finite_loss():
+    vectors, items = torch.tensor([[200.0]]), torch.tensor([[1.0], [-1.0]])
+    assert catalogue_cross_entropy(vectors, items, torch.tensor([1])).isfinite()

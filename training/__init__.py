@@ -1,0 +1,1 @@
+"""Clicks in, a trained and evaluated artifact out: preparation, training, evaluation."""

@@ -1,0 +1,103 @@
+"""The commands of this package: arguments in, one JSON line out. The work is in the modules they call."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from srgnn.cli import emit
+
+
+class ManyInputs(click.Command):
+    """Lets one `--input` take several paths, as in `--input train.txt test.txt --output corpus`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat `--input` before every path that follows it."""
+        return super().parse_args(ctx, list(repeat_input(args)))
+
+
+def repeat_input(args: Sequence[str]) -> Iterator[str]:
+    """`--input a b --output c` -> `--input a --input b --output c`."""
+    inside, waiting = False, False
+    for arg in args:
+        if arg.startswith("-"):
+            inside, waiting = arg.startswith("--input"), arg == "--input"
+        elif inside and not waiting:
+            yield "--input"
+        else:
+            waiting = False
+        yield arg
+
+
+@click.command(cls=ManyInputs)
+@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
+@click.option("--input", "inputs", multiple=True, metavar="PATH...", help="Click logs: plain, .gz, .xz or .parquet.")
+@click.option("--output", required=True, metavar="DIR", help="Where the corpus goes; an older corpus is replaced.")
+@click.option("--engine", default="duckdb", show_default=True, help="What runs the preparation: duckdb.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overrides: Sequence[str]) -> None:
+    """Turn click logs into a corpus: clean, filter, cut into train, validation and test, number the items.
+
+    \b
+    srgnn prepare --config demo --output corpora/demo
+    srgnn prepare --config diginetica --input train_sessions.txt test_sessions.txt --output corpora/diginetica
+    srgnn prepare --config default --input clicks.csv --output corpora/mine --set columns.time_unit=s
+
+    Where a recipe says split = "files" the order of the inputs counts: train, validation (if any), test.
+    Progress goes to stderr. The last line on stdout is a JSON object with train_examples (train and
+    validation together), validation_examples, test_examples, items, clicks, dropped_rows, dropped by reason.
+    """
+    from .config import load_recipe
+    from .prepare import prepare as run
+
+    emit(run(load_recipe(config, overrides), inputs, output, engine=engine))
+
+
+@click.command()
+@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
+@click.option("--corpus", required=True, metavar="DIR", help="What `srgnn prepare` wrote.")
+@click.option(
+    "--output",
+    required=True,
+    metavar="DIR",
+    help="Where the artifact's directory and LATEST go; made if missing.",
+)
+@click.option("--resume", is_flag=True, help="Continue the interrupted training in --output.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+def train(config: str, corpus: str, output: str, resume: bool, device: str, overrides: Sequence[str]) -> None:
+    """Train SR-GNN on a prepared corpus and write an artifact that `srgnn serve` can serve.
+
+    \b
+    srgnn train --config diginetica --corpus corpora/diginetica --output artifacts
+    srgnn train --config default --corpus corpora/mine --output artifacts --set training.epochs=3
+
+    The epoch is chosen on the validation split. Ctrl-C leaves a checkpoint; the same command with --resume goes on
+    from there. The last line on stdout is a JSON object with the artifact's path and its validation figures.
+    """
+    from .config import load_recipe
+    from .corpus import Corpus
+    from .loop import Interrupted
+    from .loop import train as run
+
+    try:
+        emit(
+            run(
+                load_recipe(config, overrides),
+                Corpus.open(corpus),
+                Path(output),
+                resume=resume,
+                device=device,
+            )
+        )
+    except Interrupted as stop:
+        click.echo(f"{stop}; continue with the same command and --resume", err=True)
+        emit({"interrupted": True, "output": output})
+        sys.exit(130)

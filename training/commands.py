@@ -1,0 +1,143 @@
+"""The commands ``srgnn evaluate`` and ``srgnn replay``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import numpy as np
+
+from srgnn.artifact import load
+from srgnn.batch import replaced_when_whole
+from srgnn.cli import emit
+from srgnn.errors import DataError, InputError
+from srgnn.recommender import Recommender
+from srgnn.vocabulary import Vocabulary
+
+from . import evaluate as evaluation
+from .baselines import fit_baselines
+from .corpus import Corpus, Split, concatenate
+from .replay import replay as replay_split
+from .report import Report, to_table
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+_SPLIT = click.Choice(["test", "validation"])
+
+
+@click.command()
+@click.argument("artifact", type=_EXISTING)
+@click.option("--corpus", type=_EXISTING, required=True, help="Prepared corpus the artifact was trained on.")
+@click.option("--split", type=_SPLIT, default="test", show_default=True, help="Sessions to judge.")
+@click.option("--baselines", is_flag=True, help="Judge popularity and last-item Markov beside the model.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
+def evaluate(artifact: Path, corpus: Path, split: str, baselines: bool, json_file: Path | None) -> None:
+    """Judge ARTIFACT on held-out sessions: Recall, MRR, NDCG, coverage, popularity, latency.
+
+    ARTIFACT is an artifact or the folder that holds LATEST. Choose settings on `--split validation`; the
+    test split is for the number you publish.
+    """
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"folder {json_file.parent} of --json does not exist: create it first")
+    loaded, opened = load(artifact), Corpus.open(corpus)
+    check_vocabulary(loaded.recommender.vocabulary, opened.vocabulary, loaded.path, corpus)
+    click.echo(f"evaluating {loaded.name} on the {split} split of {corpus}", err=True)
+    _warn_if_trained_on(loaded.recommender, opened, split)
+    report = evaluate_on(loaded.recommender, opened, split, baselines=baselines)
+    result = {"artifact": loaded.name, "corpus": str(corpus), **report.to_json()}
+    if json_file is not None:
+        with replaced_when_whole(json_file) as partial:
+            partial.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    click.echo(to_table(report))
+    emit(result)
+
+
+def evaluate_on(recommender: Recommender, corpus: Corpus, split: str, *, baselines: bool = False) -> Report:
+    """Report on one split, with the baselines inside it.
+
+    What came before the split is what may be counted: train for validation, train and validation for test.
+    A model that was not refitted on validation therefore meets baselines that know more recent clicks than
+    it does.
+    """
+    known, counted_on = _before(corpus, split)
+    setting = evaluation.Setting(split, str(corpus.manifest.get("protocol")), counted_on)
+    counts = np.bincount(known.items, minlength=len(recommender.vocabulary)).astype(np.int64)
+    judged: Split = getattr(corpus, split)
+
+    def judge(one: Recommender, name: str) -> Report:
+        return evaluation.evaluate(one, judged, item_counts=counts, setting=setting, model=name)
+
+    report = judge(recommender, "sr-gnn")
+    if not baselines:
+        return report
+    rivals = fit_baselines(recommender.vocabulary, recommender.rules, known)
+    return replace(report, baselines={name: judge(rival, name) for name, rival in rivals.items()})
+
+
+def _before(corpus: Corpus, split: str) -> tuple[Split, str]:
+    """Everything that happened before ``split``, and the splits it consists of."""
+    if split == "test":
+        return concatenate(corpus.train, corpus.validation), "train+validation"
+    return corpus.train, "train"
+
+
+def check_vocabulary(model: Vocabulary, corpus: Vocabulary, artifact: Path, folder: Path) -> None:
+    """Raise DataError unless artifact and corpus give every row the same item."""
+    if model == corpus:
+        return
+    row = next(
+        (i for i, (ours, theirs) in enumerate(zip(model.ids, corpus.ids, strict=False)) if ours != theirs),
+        min(len(model), len(corpus)),
+    )
+    found = [repr(ids[row]) if row < len(ids) else "nothing" for ids in (model.ids, corpus.ids)]
+    raise DataError(
+        f"artifact {artifact} and corpus {folder} differ in vocabulary: {len(model)} and {len(corpus)} "
+        f"items; row {row} is {found[0]} in the artifact and {found[1]} in the corpus. Give the corpus "
+        "the artifact was trained on, or train on this corpus"
+    )
+
+
+def _warn_if_trained_on(recommender: Recommender, corpus: Corpus, split: str) -> None:
+    if split == "validation" and recommender.fallback.clicks.sum() > corpus.train.num_clicks:
+        click.echo(
+            "warning: this artifact was refitted on train + validation, so it has seen these sessions; "
+            "its numbers on them are too good",
+            err=True,
+        )
+
+
+@click.command()
+@click.option("--corpus", type=_EXISTING, required=True, help="Prepared corpus to take sessions from.")
+@click.option("--url", required=True, help="Where the service listens, for example http://localhost:8000")
+@click.option("--split", type=_SPLIT, default="test", show_default=True, help="Sessions to replay.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N sessions.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Sessions at once.")
+def replay(corpus: Path, url: str, split: str, limit: int | None, concurrency: int) -> None:
+    """Replay held-out sessions click by click against a running service and judge its answers."""
+    opened = Corpus.open(corpus)
+    try:
+        client = httpx.Client(base_url=url, timeout=30.0)
+    except httpx.InvalidURL as error:
+        raise InputError(f"--url {url!r} is not a URL ({error}): expected http://host:port") from error
+    with client:
+        sessions: Split = getattr(opened, split)
+        result = replay_split(sessions, opened.vocabulary, client, limit=limit, concurrency=concurrency)
+    for message in result.errors[:5]:
+        click.echo(f"failed click: {message}", err=True)
+    summary: dict[str, Any] = {"url": url, "split": split, **result.to_json()}
+    click.echo(_summary(summary))
+    emit(summary)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    sources = ", ".join(f"{100 * share:.1f} % {name}" for name, share in found["sources"].items())
+    latency = ", ".join(f"{name} {value:.1f}" for name, value in found["latency_ms"].items())
+    return (
+        f"{found['n']:,} clicks of {found['sessions']:,} {found['split']} sessions against {found['url']}\n"
+        f"Recall@20 {100 * found['recall@20']:.2f} %, MRR@20 {100 * found['mrr@20']:.2f} %\n"
+        f"latency in ms: {latency}; {found['clicks_per_second']:,.0f} clicks/s\n"
+        f"answered by {sources or 'nothing'}; {found['degraded']:,} degraded, {found['errors']:,} failed"
+    )

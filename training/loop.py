@@ -1,0 +1,354 @@
+"""Training: a prepared corpus in, an artifact out. One flat loop, run once to choose the epoch and, where the recipe
+says ``refit``, once more on train + validation for the chosen number of epochs.
+
+Everything that changes during training lives in :class:`Run`, so a checkpoint is a Run written down.
+"""
+
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import click
+import numpy as np
+import torch
+import torch_geometric
+from torch import Tensor
+
+from srgnn import __version__, artifact
+from srgnn.errors import ConfigError, DataError
+from srgnn.fallback import Fallback
+from srgnn.graph import flat_session_batch
+from srgnn.model import SRGNN
+from srgnn.progress import progress
+from srgnn.scorer import SRGNNScorer
+from srgnn.sequence import IntArray
+
+from . import checkpoint, metrics
+from .config import Recipe, TrainingConfig
+from .corpus import Corpus, Split, concatenate
+from .examples import Examples
+from .loss import catalogue_cross_entropy
+from .schedule import learning_rate
+
+CHECKPOINT_SECONDS = 300.0
+"""A killed training loses at most this much work."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the checkpoint is written."""
+
+
+@dataclass
+class Run:
+    """A training in progress: what a checkpoint holds."""
+
+    recipe: Recipe
+    model: SRGNN
+    optimizer: torch.optim.Optimizer
+    corpus_id: str
+    stage: Literal["select", "refit"] = "select"
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.embedding.device
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (from 1) with the best validation score; the last one where nothing was validated."""
+        scores = [record.get("score", record["epoch"]) for record in self.history]
+        return int(np.argmax(scores)) + 1 if scores else 0
+
+
+def train(
+    recipe: Recipe, corpus: Corpus, output: Path, *, resume: bool = False, device: str = "auto"
+) -> dict[str, Any]:
+    """Train ``recipe`` on ``corpus``; write the artifact into ``output`` and return what the command prints.
+
+    Raises ConfigError, DataError, or Interrupted after a signal (a checkpoint to ``resume`` from is in ``output``).
+    """
+    if not resume and (output / checkpoint.NAME).exists():
+        raise ConfigError(
+            f"{output} holds an unfinished training: add --resume to continue it, or delete {checkpoint.NAME}"
+        )
+    run = _new_run(recipe, corpus, choose_device(device))
+    if resume:
+        _restore(run, checkpoint.load(output))
+    with _stop_signal() as stopped:
+        if run.stage == "select":
+            _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped)
+            run.best = run.best or _weights(run.model)
+            if recipe.training.refit:
+                _begin_refit(run)
+        if run.stage == "refit":
+            everything = concatenate(corpus.train, corpus.validation)
+            _fit(run, everything, run.best_epoch, None, output, stopped)
+            run.best = _weights(run.model)
+    path = _save_artifact(run, corpus, output)
+    checkpoint.delete(output)
+    return {
+        "artifact": str(path),
+        "epoch": run.best_epoch,
+        "refit": recipe.training.refit,
+        **{f"validation_{name}": value for name, value in _selected(run).items()},
+        "seconds": round(run.seconds, 1),
+        "device": str(run.device),
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is cuda where there is one. Raises ConfigError for a cuda that is not there."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("--device cuda, but torch finds no GPU: use --device cpu, or install a CUDA build of torch")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
+    """Recall@20 and MRR@20 by the scorer that will serve."""
+    model.eval()
+    scorer, targets, size = SRGNNScorer(model, servable > 0), examples.targets, 1024
+    ranks = np.zeros(len(examples), np.int64)
+    with progress("  validate", len(examples)) as advance:
+        for start in range(0, len(examples), size):
+            indices = np.arange(start, min(start + size, len(examples)))
+            ranks[indices] = scorer.ranks(examples.sequences(indices), targets[indices]).rank
+            advance(len(indices))
+    return {"recall@20": metrics.recall_at(ranks, 20), "mrr@20": metrics.mrr_at(ranks, 20)}
+
+
+def _fit(
+    run: Run,
+    split: Split,
+    epochs: int,
+    validation: Split | None,
+    output: Path,
+    stopped: list[int],
+) -> None:
+    """The loop: epochs of shuffled batches, then validation, until the epochs or the patience run out."""
+    config, rules = run.recipe.training, run.recipe.rules
+    examples = Examples(split, rules)
+    held_out = Examples(validation, rules) if validation is not None and validation.num_examples else None
+    servable = np.bincount(split.items, minlength=run.model.num_items)
+    steps = -(-len(examples) // config.batch_size)
+    saved_at = time.monotonic()
+    while run.epoch < epochs and not _out_of_patience(run, held_out is not None):
+        run.model.train()
+        order = np.random.default_rng([config.seed, run.epoch]).permutation(len(examples))
+        with progress(f"{run.stage} epoch {run.epoch + 1}/{epochs}", len(examples)) as advance:
+            advance(run.step * config.batch_size)
+            while run.step < steps:
+                started = time.monotonic()
+                indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
+                rate = learning_rate(config, run.epoch * steps + run.step, steps)
+                run.loss_sum += _update(run, examples, indices, rate) * len(indices)
+                run.step += 1
+                run.seconds += time.monotonic() - started
+                advance(len(indices))
+                if stopped or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    _save_checkpoint(run, output)
+                    saved_at = time.monotonic()
+                if stopped:
+                    raise Interrupted(f"stopped by signal {stopped[0]}; {output / checkpoint.NAME} holds the state")
+        started = time.monotonic()
+        _end_epoch(run, len(examples), held_out, servable)
+        run.seconds += time.monotonic() - started
+        _save_checkpoint(run, output)
+
+
+def _update(run: Run, examples: Examples, indices: IntArray, rate: float) -> float:
+    """One step of the optimizer on the examples ``indices``; returns their mean loss."""
+    batch = examples.batch(indices)
+    graph = flat_session_batch(batch.items, batch.lengths).to(run.device)
+    targets = torch.from_numpy(batch.targets).to(run.device)
+    dtype = DTYPES[run.recipe.training.precision]
+    items = run.model.item_matrix()  # [V, d]
+    with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
+        vectors = run.model.session_vectors(graph, items).float()  # [B, d]
+    loss = catalogue_cross_entropy(vectors, items, targets, dtype)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    run.optimizer.step()
+    value = loss.item()
+    if not np.isfinite(value):
+        raise DataError(
+            f"the loss became {value} in epoch {run.epoch + 1}, step {run.step}: lower training.learning_rate "
+            f"(now {run.recipe.training.learning_rate})"
+        )
+    return value
+
+
+def _end_epoch(run: Run, num_examples: int, held_out: Examples | None, servable: IntArray) -> None:
+    """Book the epoch: loss, validation, best weights so far."""
+    record = {"epoch": run.epoch + 1, "loss": run.loss_sum / num_examples}
+    if held_out is not None:
+        record |= validate(run.model, held_out, servable)
+        record["score"] = record["recall@20"] + record["mrr@20"]
+    if run.stage == "select":
+        run.history.append(record)
+        if run.best_epoch == record["epoch"]:
+            run.best = _weights(run.model)
+    run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in record.items() if name != "epoch")
+    click.echo(f"{run.stage} epoch {run.epoch}: {figures} after {run.seconds:.0f} s", err=True)
+
+
+def _out_of_patience(run: Run, validated: bool) -> bool:
+    return validated and len(run.history) - run.best_epoch >= run.recipe.training.patience
+
+
+def _new_run(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
+    if not corpus.train.num_examples:
+        raise DataError(f"{corpus.path} has no training examples: prepare a log with sessions of two clicks or more")
+    torch.manual_seed(recipe.training.seed)
+    model = SRGNN(recipe.model, len(corpus.vocabulary), recipe.rules.max_length).to(device)
+    return Run(recipe, model, _optimizer(model, recipe.training), corpus.fingerprint)
+
+
+def _optimizer(model: SRGNN, config: TrainingConfig) -> torch.optim.Optimizer:
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+
+def _begin_refit(run: Run) -> None:
+    """From the same first weights, for the chosen number of epochs, with the same schedule."""
+    torch.manual_seed(run.recipe.training.seed)
+    run.model.reset_parameters()
+    run.optimizer = _optimizer(run.model, run.recipe.training)
+    run.stage, run.epoch, run.step, run.loss_sum = "refit", 0, 0, 0.0
+
+
+def _weights(model: SRGNN) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def _selected(run: Run) -> dict[str, float]:
+    record = run.history[run.best_epoch - 1]
+    return {name: record[name] for name in ("recall@20", "mrr@20") if name in record}
+
+
+# Checkpoint: a Run written down
+
+
+def _save_checkpoint(run: Run, output: Path) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+    for number, values in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in values.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if run.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    state = {name: getattr(run, name) for name in ("stage", "epoch", "step", "loss_sum", "seconds", "history")}
+    state |= {"recipe": run.recipe.as_dict(), "corpus": run.corpus_id}
+    checkpoint.save(output, tensors, state)
+
+
+def _restore(run: Run, saved: checkpoint.Checkpoint) -> None:
+    """Put a checkpoint into a new Run. Raises ConfigError where recipe or corpus are other ones."""
+    if saved.state["corpus"] != run.corpus_id:
+        raise ConfigError("the checkpoint was made on another corpus: give that one, or train without --resume")
+    changed = _first_change(saved.state["recipe"], run.recipe.as_dict())
+    if changed:
+        raise ConfigError(f"the checkpoint was made with another recipe: {changed}. Use that, or delete the checkpoint")
+    run.model.load_state_dict(_under("model.", saved.tensors))
+    run.best = _under("best.", saved.tensors)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimizer.", saved.tensors).items():
+        number, _, name = key.partition(".")
+        slots.setdefault(int(number), {})[name] = tensor
+    groups = run.optimizer.state_dict()["param_groups"]
+    run.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    torch.set_rng_state(saved.tensors["random.cpu"])
+    if run.device.type == "cuda" and "random.cuda" in saved.tensors:
+        torch.cuda.set_rng_state(saved.tensors["random.cuda"])
+    for name in ("stage", "epoch", "step", "loss_sum", "seconds", "history"):
+        setattr(run, name, saved.state[name])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    for section in ("rules", "model", "training"):
+        for name, value in now[section].items():
+            if before[section].get(name) != value:
+                return f"{section}.{name} was {before[section].get(name)!r} and is now {value!r}"
+    return ""
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying in the middle of an update; a second one is not held back."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# The artifact
+
+
+def _save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
+    run.model.load_state_dict(run.best)
+    refit = run.recipe.training.refit
+    seen = concatenate(corpus.train, corpus.validation) if refit else corpus.train
+    fallback = Fallback.from_sessions(np.asarray(seen.items), np.asarray(seen.offsets), run.model.num_items)
+    return artifact.save(
+        output,
+        dataset=run.recipe.name,
+        model=run.model,
+        rules=run.recipe.rules,
+        vocabulary=corpus.vocabulary,
+        fallback=fallback,
+        probe_histories=_probe_histories(corpus),
+        provenance=_provenance(run, corpus),
+        metrics={"validation": _selected(run), "epoch": run.best_epoch, "history": run.history},
+    )
+
+
+def _probe_histories(corpus: Corpus) -> list[list[str]]:
+    split = corpus.validation if corpus.validation.num_sessions else corpus.train
+    chosen = np.linspace(0, split.num_sessions - 1, artifact.PROBES - 1).astype(int)
+    return [[corpus.vocabulary.ids[row] for row in split.session(i).tolist()] for i in chosen.tolist()]
+
+
+def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "recipe": run.recipe.as_dict(),
+        "corpus": {"fingerprint": corpus.fingerprint, "protocol": corpus.manifest["protocol"]},
+        "trained_on": ["train", "validation"] if run.recipe.training.refit else ["train"],
+        "seconds": round(run.seconds, 1),
+        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "software": {
+            "srgnn": __version__,
+            "torch": torch.__version__,
+            "torch_geometric": torch_geometric.__version__,
+            "python": sys.version.split()[0],
+        },
+    }

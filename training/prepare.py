@@ -1,0 +1,572 @@
+"""Click log -> corpus. Every step is a pure function on Ibis tables, which DuckDB runs in process by default.
+
+    read -> drop unusable rows -> inactivity gap -> drop short sessions -> protocol -> vocabulary -> rows
+
+The protocol decides what held-out clicks may tell:
+
+`srgnn`   comparable with the published tables. Minimum support over the whole log, drop short sessions, cut;
+          the vocabulary holds every item that is left. A cut by time drops test items that were not seen
+          before the test period, as the published preprocessing does; files that come cut stay as they are.
+`strict`  Cut, minimum support over the training set, drop short sessions; then unknown items are dropped from
+          validation and test, and sessions that became too short. The vocabulary is the training set's.
+
+A session belongs to the split in which its first click falls. Every dropped row is counted by reason.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import duckdb
+import ibis
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from ibis.backends.duckdb import Backend
+from ibis.expr.types import Table
+
+from srgnn.errors import ConfigError, DataError, InputError
+from srgnn.vocabulary import Vocabulary, check_item_id
+
+from . import sources
+from .config import DataConfig, Recipe
+from .corpus import SPLITS, CorpusWriter, require_replaceable
+from .sources import files
+from .sources.synthetic import ClickProcess
+
+TRAIN, VALIDATION, TEST = range(3)
+ENGINES = ("duckdb",)
+MS_PER_MINUTE, MS_PER_DAY = 60_000, 86_400_000
+LARGEST_SECONDS = 1e11  # the year 5138; in milliseconds it is 1973
+ROWS_PER_BLOCK = 1_000_000
+BEST_RECALL_K = 20
+
+Progress = Callable[[str], None]
+IntArray = npt.NDArray[np.int64]
+
+
+def print_progress(line: str) -> None:
+    """The default progress: one line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def prepare(
+    recipe: Recipe,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    engine: str = "duckdb",
+    progress: Progress = print_progress,
+) -> dict[str, Any]:
+    """Read `inputs`, write a corpus to `output` and return its summary (the JSON line of `srgnn prepare`).
+
+    Raises ConfigError or DataError; then nothing is written and an older corpus in `output` is untouched.
+    """
+    began = time.perf_counter()
+    if engine not in ENGINES:
+        raise ConfigError(f"engine '{engine}' is not supported: expected {' or '.join(ENGINES)}")
+    output = Path(output)
+    paths = [Path(file) for file in inputs]
+    _require_inputs(recipe, paths)
+    require_replaceable(output.resolve())
+    try:
+        with Workspace(recipe.data.memory_mb, len(paths), progress) as workspace:
+            clicks, names = _read(workspace, recipe, paths)
+            clicks = PROTOCOLS[recipe.data.protocol](workspace, clicks, recipe.data)
+            summary = _write(workspace, clicks, names, recipe, paths, output)
+    except duckdb.Error as error:
+        raise DataError(
+            f"duckdb gave up: {error}; it had data.memory_mb = {recipe.data.memory_mb} and, for what does "
+            f"not fit, the disk of {tempfile.gettempdir()}: raise the one, or point TMPDIR to a larger disk"
+        ) from error
+    summary["seconds"] = round(time.perf_counter() - began, 3)
+    return summary
+
+
+@dataclass
+class Workspace:
+    """The engine, a folder for what it spills, and the count of dropped rows so far."""
+
+    memory_mb: int
+    num_inputs: int
+    progress: Progress
+    rows_read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="srgnn-prepare-", ignore_cleanup_errors=True)
+        self.folder = Path(self._folder.name)
+        self.engine: Backend = ibis.duckdb.connect(
+            ":memory:",  # half the time of a database file; what does not fit is spilled all the same
+            memory_limit=f"{self.memory_mb}MB",
+            temp_directory=str(self.folder / "spill"),
+        )
+        self._tables = 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.disconnect()
+        self._folder.cleanup()
+
+    def keep(self, table: Table) -> Table:
+        """Compute `table` once and keep the result on disk."""
+        self._tables += 1
+        return self.engine.create_table(f"step_{self._tables}", table)
+
+    def count(self, table: Table) -> int:
+        """Number of rows."""
+        return int(self.engine.to_pyarrow(table.count()).as_py())
+
+    def drop(self, reason: str, before: Table, after: Table) -> Table:
+        """Compute `after`, count the rows of `before` that it lacks under `reason` and forget `before`."""
+        kept = self.keep(after)
+        self.add_dropped(reason, self.count(before) - self.count(kept))
+        self.forget(before)
+        return kept
+
+    def forget(self, table: Table) -> None:
+        """Free the disk space of a kept table."""
+        # Plain SQL: Backend.drop_table of ibis 12.0 writes a statement without the table's name.
+        self.engine.raw_sql(f"DROP TABLE {table.get_name()}")
+
+    def add_dropped(self, reason: str, rows: int) -> None:
+        """Count rows under a reason."""
+        if rows:
+            self.dropped[reason] = self.dropped.get(reason, 0) + rows
+            self.progress(f"dropped {rows:,} rows: {reason}")
+
+
+# --- the steps: Table -> Table ---
+
+
+def flag_problems(clicks: Table, bad_items: Table) -> Table:
+    """Add `problem`: why a row of the log cannot be used, null where it can."""
+    kind = clicks.kind if "kind" in clicks.columns else ibis.literal("view")
+    problem = ibis.cases(
+        (kind.fill_null("") != "view", "not_a_view"),
+        (_absent(clicks.session), "missing_session"),
+        (_absent(clicks.item), "missing_item"),
+        (clicks.time.isnull() & _absent(clicks.bad_time), "missing_time"),
+        (clicks.time.isnull(), "unparsable_time"),
+        (clicks.item.isin(bad_items.item), "bad_item_id"),
+    )
+    return clicks.mutate(problem=problem)
+
+
+def usable_clicks(flagged: Table) -> Table:
+    """Rows without a problem, reduced to the columns that later steps need."""
+    clicks = flagged.filter(flagged.problem.isnull())
+    return clicks.select("session", "item", "time", "part", "position")
+
+
+def separate_files(clicks: Table) -> Table:
+    """Make sessions of different files different, whatever their ids."""
+    return clicks.mutate(session=clicks.part.cast("string") + "/" + clicks.session)
+
+
+def split_at_gaps(clicks: Table, gap_ms: int) -> Table:
+    """Begin a new session wherever more than `gap_ms` pass between two clicks of one."""
+    in_order = ibis.window(group_by="session", order_by=["time", "position"])
+    pause = clicks.time - clicks.time.lag().over(in_order)
+    marked = clicks.mutate(begins=(pause > gap_ms).fill_null(False).cast("int64"))
+    so_far = ibis.cumulative_window(group_by="session", order_by=["time", "position"])
+    visit = marked.begins.sum().over(so_far)
+    return marked.mutate(session=marked.session + "#" + visit.cast("string")).drop("begins")
+
+
+def numbered(clicks: Table, column: str) -> Table:
+    """(name, number): the distinct texts of a column, numbered in their order."""
+    names = clicks.select(name=clicks[column]).distinct()
+    return names.mutate(number=ibis.row_number().over(ibis.window(order_by="name")).cast("int64"))
+
+
+def by_number(clicks: Table, sessions: Table, items: Table) -> Table:
+    """Replace session and item by their numbers: later steps compare integers, three times as fast."""
+    clicks = clicks.join(sessions.select(session="name", session_number="number"), "session")
+    clicks = clicks.join(items.select(item="name", item_number="number"), "item")
+    return clicks.select("time", "part", "position", session="session_number", item="item_number")
+
+
+def long_sessions(clicks: Table, minimum_length: int) -> Table:
+    """Clicks of sessions with at least `minimum_length` clicks."""
+    lengths = clicks.group_by("session").agg(length=lambda t: t.count())
+    return clicks.semi_join(lengths.filter(lengths.length >= minimum_length), "session")
+
+
+def supported(clicks: Table, minimum_support: int) -> Table:
+    """Clicks on items with at least `minimum_support` clicks."""
+    supports = clicks.group_by("item").agg(support=lambda t: t.count())
+    return clicks.semi_join(supports.filter(supports.support >= minimum_support), "item")
+
+
+def supported_in_train(clicks: Table, minimum_support: int) -> Table:
+    """`supported`, applied to and counted over the training clicks; other clicks stay."""
+    train, held_out = clicks.filter(clicks.split == TRAIN), clicks.filter(clicks.split != TRAIN)
+    return ibis.union(supported(train, minimum_support), held_out)
+
+
+def known_items(clicks: Table, last_known: int) -> Table:
+    """Drop items from the splits after `last_known` that no split up to it holds."""
+    seen, later = clicks.filter(clicks.split <= last_known), clicks.filter(clicks.split > last_known)
+    return ibis.union(seen, later.semi_join(seen.select("item").distinct(), "item"))
+
+
+def session_table(clicks: Table) -> Table:
+    """One row a session: part, start (time of the first click), length and, once assigned, split."""
+    shared = {name: clicks[name].min() for name in ("part", "split") if name in clicks.columns}
+    return clicks.group_by("session").agg(start=clicks.time.min(), length=clicks.count(), **shared)
+
+
+def assign_splits(clicks: Table, sessions: Table, cut: "Cut") -> Table:
+    """Add `split` by the session's first click or file."""
+    is_test = _falls_in(sessions, cut.test_part, cut.test_start)
+    is_validation = _falls_in(sessions, cut.validation_part, cut.validation_start)
+    split = ibis.cases((is_test, TEST), (is_validation, VALIDATION), else_=TRAIN).cast("int8")
+    return clicks.join(sessions.select("session", split=split), "session")
+
+
+def number_sessions(sessions: Table) -> Table:
+    """Add `number`: the session's place in the corpus, counted over all splits."""
+    order = ibis.window(order_by=["split", "start", "session"])
+    return sessions.mutate(number=ibis.row_number().over(order).cast("int64"))
+
+
+def number_items(clicks: Table, names: Table) -> Table:
+    """(item, row, name): the vocabulary in the order of the ids, so that rows tell nothing of popularity."""
+    items = clicks.select("item").distinct()
+    rows = items.mutate(row=ibis.row_number().over(ibis.window(order_by="item")).cast("int32"))
+    return rows.join(names.select(item="number", name="name"), "item")
+
+
+def encode_clicks(clicks: Table, sessions: Table, items: Table) -> Table:
+    """(number, row, time) of every click, in the order of the corpus."""
+    encoded = clicks.join(items.select("item", "row"), "item")
+    encoded = encoded.join(sessions.select("session", "number"), "session")
+    return encoded.order_by("number", "time", "position").select("number", "row", "time", "position")
+
+
+def _absent(text: Any) -> Any:
+    return text.isnull() | (text == "")
+
+
+def _falls_in(sessions: Table, part: int | None, start: int | None) -> Any:
+    if part is not None:
+        return sessions.part == part
+    return sessions.start >= start if start is not None else ibis.literal(False)
+
+
+# --- reading ---
+
+
+def _require_inputs(recipe: Recipe, inputs: Sequence[Path]) -> None:
+    data = recipe.data
+    if data.source == "synthetic":
+        return  # its reader says what is wrong with an input
+    if not inputs:
+        raise ConfigError(f"recipe '{recipe.name}' reads a click log, found no input: give --input PATH...")
+    if data.split == "files" and not 2 <= len(inputs) <= 3:
+        raise ConfigError(
+            f"recipe '{recipe.name}' with data.split = 'files' got {len(inputs)} inputs: "
+            "expected train and test, or train, validation and test; for a log that is not cut yet "
+            "--set data.split=time"
+        )
+    needs_clock = data.test_days or data.validation_days or data.session_gap_minutes
+    if data.source in sources.WITHOUT_CLOCK and needs_clock:
+        raise ConfigError(
+            f"source '{data.source}' has no clock: expected data.test_days, data.validation_days and "
+            "data.session_gap_minutes to be 0; use data.test_share and data.validation_share"
+        )
+
+
+def _read(workspace: Workspace, recipe: Recipe, inputs: Sequence[Path]) -> tuple[Table, Table]:
+    """Usable clicks by number, and the item names; unusable rows are counted, visits separated."""
+    raw = _read_raw(workspace, recipe, inputs)
+    flagged = flag_problems(raw, _bad_items(workspace, raw))
+    problems = workspace.engine.to_pyarrow(flagged.group_by("problem").agg(rows=flagged.count())).to_pylist()
+    counts = {entry["problem"]: entry["rows"] for entry in problems if entry["problem"]}
+    for reason, rows in sorted(counts.items()):
+        workspace.add_dropped(reason, rows)
+    _require_clock(workspace, raw, counts, recipe)
+    clicks = usable_clicks(flagged)
+    if recipe.data.split == "files":
+        clicks = separate_files(clicks)
+    if recipe.data.session_gap_minutes:
+        gap_ms = round(recipe.data.session_gap_minutes * MS_PER_MINUTE)
+        clicks = workspace.keep(split_at_gaps(clicks, gap_ms))
+    sessions = workspace.keep(numbered(clicks, "session"))
+    items = workspace.keep(numbered(clicks, "item"))
+    clicks = workspace.keep(by_number(clicks, sessions, items))
+    for table in (raw, sessions):
+        workspace.forget(table)
+    _report_period(workspace, clicks, recipe)
+    return clicks, items
+
+
+def _read_raw(workspace: Workspace, recipe: Recipe, inputs: Sequence[Path]) -> Table:
+    readable = []
+    for part, file in enumerate(inputs):
+        folder = workspace.folder / str(part)
+        folder.mkdir()
+        readable.append(files.usable(file, folder))
+    try:
+        raw = workspace.keep(sources.READERS[recipe.data.source](workspace.engine, readable, recipe))
+    except duckdb.Error as error:
+        raise DataError(f"cannot read {', '.join(map(str, inputs))}: {error}") from error
+    rejected = files.rejected_lines(workspace.engine, len(inputs))
+    workspace.rows_read = workspace.count(raw) + sum(rejected.values())
+    workspace.progress(f"read {workspace.rows_read:,} rows from {', '.join(map(str, inputs)) or 'the simulator'}")
+    for reason, rows in rejected.items():
+        workspace.add_dropped(reason, rows)
+    if sum(rejected.values()) * 2 > workspace.rows_read:
+        raise DataError(
+            f"{sum(rejected.values()):,} of {workspace.rows_read:,} lines do not have the form of source "
+            f"'{recipe.data.source}' ({_counts(rejected)}): "
+            "check data.source, columns.delimiter and that the file is UTF-8"
+        )
+    return raw
+
+
+def _bad_items(workspace: Workspace, raw: Table) -> Table:
+    """Item ids that `check_item_id` refuses: the rule for logs is the rule for requests."""
+    distinct = raw.filter(~_absent(raw.item)).select("item").distinct()
+    items = workspace.engine.to_pyarrow(distinct)["item"].to_pylist()
+    bad = [item for item in items if not _is_item_id(item)]
+    workspace.engine.con.register("bad_items", pa.table({"item": pa.array(bad, pa.string())}))
+    return workspace.engine.table("bad_items")
+
+
+def _is_item_id(item: str) -> bool:
+    try:
+        check_item_id(item)
+    except InputError:
+        return False
+    return True
+
+
+def _require_clock(workspace: Workspace, raw: Table, problems: dict[str, int], recipe: Recipe) -> None:
+    """Raise DataError where more than half of the times cannot be read, or where nothing is left."""
+    unparsable = problems.get("unparsable_time", 0)
+    dated = workspace.count(raw) - problems.get("missing_time", 0)
+    if unparsable * 2 > dated:
+        example = workspace.engine.to_pyarrow(raw.filter(~_absent(raw.bad_time)).select("bad_time").limit(1))
+        written = example["bad_time"][0].as_py()
+        raise DataError(
+            f"{unparsable:,} of {dated:,} times cannot be read, for example {written!r}, as "
+            f"columns.time_unit = '{recipe.columns.time_unit}'{_unit_hint(written)}"
+        )
+    if sum(problems.values()) == workspace.count(raw):
+        raise DataError(f"no usable click in {workspace.rows_read:,} rows: {_counts(workspace.dropped)}")
+
+
+def _unit_hint(written: str) -> str:
+    try:
+        number = float(written)
+    except ValueError:
+        return ": expected ISO 8601 (iso), such as 2014-04-07T10:51:09Z, or numbers since 1970 (s, ms)"
+    unit, name = ("ms", "milliseconds") if number > LARGEST_SECONDS else ("s", "seconds")
+    return f": a number of this size counts {name}, --set columns.time_unit={unit}"
+
+
+def _report_period(workspace: Workspace, clicks: Table, recipe: Recipe) -> None:
+    if recipe.data.source in sources.WITHOUT_CLOCK:
+        return
+    first, last = _period(workspace, clicks)
+    workspace.progress(f"clicks from {_date(first)} to {_date(last)}")
+    if last < 365 * MS_PER_DAY:
+        workspace.progress(
+            f"warning: the last click is dated {_date(last)}; "
+            "if the log's times count seconds, --set columns.time_unit=s"
+        )
+
+
+def _period(workspace: Workspace, clicks: Table) -> tuple[int, int]:
+    period = workspace.engine.to_pyarrow(clicks.agg(first=clicks.time.min(), last=clicks.time.max()))
+    return period["first"][0].as_py(), period["last"][0].as_py()
+
+
+def _date(ms: int) -> str:
+    return str(np.datetime64(ms, "ms"))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{rows:,} {reason}" for reason, rows in counts.items())
+
+
+# --- protocols ---
+
+
+def _srgnn(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
+    clicks = _drop_short(workspace, clicks, data)
+    clicks = workspace.drop("low_support_item", clicks, supported(clicks, data.minimum_item_support))
+    clicks = _drop_short(workspace, clicks, data)
+    clicks = _cut(workspace, clicks, data)
+    if data.split == "files":
+        return clicks
+    clicks = workspace.drop("unknown_item", clicks, known_items(clicks, VALIDATION))
+    return _drop_short(workspace, clicks, data)
+
+
+def _strict(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
+    clicks = _drop_short(workspace, clicks, data)
+    clicks = _cut(workspace, clicks, data)
+    clicks = workspace.drop("low_support_item", clicks, supported_in_train(clicks, data.minimum_item_support))
+    clicks = _drop_short(workspace, clicks, data)
+    clicks = workspace.drop("unknown_item", clicks, known_items(clicks, TRAIN))
+    return _drop_short(workspace, clicks, data)
+
+
+PROTOCOLS = {"srgnn": _srgnn, "strict": _strict}
+
+
+def _drop_short(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
+    return workspace.drop("short_session", clicks, long_sessions(clicks, data.minimum_session_length))
+
+
+class Cut(NamedTuple):
+    """Where validation and test begin: a file or a time in ms; neither where there is no such split."""
+
+    test_part: int | None = None
+    test_start: int | None = None
+    validation_part: int | None = None
+    validation_start: int | None = None
+
+
+def _cut(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
+    sessions = workspace.keep(session_table(clicks))
+    cut = _cut_of_files(workspace, sessions, data) if data.split == "files" else _cut_in_time(workspace, sessions, data)
+    split = workspace.keep(assign_splits(clicks, sessions, cut))
+    for table in (clicks, sessions):
+        workspace.forget(table)
+    return split
+
+
+def _cut_in_time(workspace: Workspace, sessions: Table, data: DataConfig) -> Cut:
+    test_start = _held_out_start(workspace, sessions, data.test_share, data.test_days)
+    earlier = sessions if test_start is None else sessions.filter(sessions.start < test_start)
+    validation_start = _held_out_start(workspace, earlier, data.validation_share, data.validation_days)
+    return Cut(test_start=test_start, validation_start=validation_start)
+
+
+def _cut_of_files(workspace: Workspace, sessions: Table, data: DataConfig) -> Cut:
+    last = workspace.num_inputs - 1
+    if last == TEST:
+        return Cut(test_part=last, validation_part=VALIDATION)
+    train = sessions.filter(sessions.part == 0)
+    start = _held_out_start(workspace, train, data.validation_share, data.validation_days)
+    return Cut(test_part=last, validation_start=start)
+
+
+def _held_out_start(workspace: Workspace, sessions: Table, share: float, days: float) -> int | None:
+    """Start of the first held-out session, in ms: the last `days`, or else the last `share` of sessions."""
+    total = workspace.count(sessions)
+    if days and total:
+        return int(workspace.engine.to_pyarrow(sessions.start.max()).as_py()) - round(days * MS_PER_DAY)
+    if total == 0 or share == 0:
+        return None
+    held_out = max(1, round(total * share))
+    first = sessions.order_by("start").select("start").limit(1, offset=total - held_out)
+    return int(workspace.engine.to_pyarrow(first)["start"][0].as_py())
+
+
+# --- writing ---
+
+
+def _write(
+    workspace: Workspace, clicks: Table, names: Table, recipe: Recipe, inputs: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    sessions = workspace.keep(number_sessions(session_table(clicks)))
+    items = workspace.keep(number_items(clicks, names))
+    encoded = workspace.keep(encode_clicks(clicks, sessions, items))
+    vocabulary = Vocabulary(workspace.engine.to_pyarrow(items.order_by("row"))["name"].to_pylist())
+    lengths = [_lengths(workspace, sessions, split) for split in range(len(SPLITS))]
+    _require_splits(lengths, recipe.data)
+    has_clock = recipe.data.source not in sources.WITHOUT_CLOCK
+    summary = _summary(workspace, recipe, lengths, len(vocabulary))
+    if has_clock:
+        summary["first_click"], summary["last_click"] = map(_date, _period(workspace, clicks))
+    if recipe.data.source == "synthetic":
+        summary[f"best_achievable_recall@{BEST_RECALL_K}"] = _best_recall(
+            workspace, recipe, encoded, lengths, vocabulary
+        )
+    with CorpusWriter(output) as writer:
+        for split, name in enumerate(SPLITS):
+            writer.write_split(name, lengths[split], _blocks(workspace, encoded, lengths, split, has_clock))
+        origin = {"inputs": [{"name": file.name, "bytes": file.stat().st_size} for file in inputs]}
+        writer.commit(vocabulary, {**summary, **origin, "settings": recipe.as_dict()})
+    workspace.progress(f"wrote {summary['clicks']:,} clicks of {summary['sessions']:,} sessions to {output}")
+    return {**summary, "output": str(output)}
+
+
+def _lengths(workspace: Workspace, sessions: Table, split: int) -> IntArray:
+    """Clicks per session in corpus order: int64 [S]."""
+    ordered = sessions.filter(sessions.split == split).order_by("number").select("length")
+    return np.asarray(workspace.engine.to_pyarrow(ordered)["length"], dtype=np.int64)
+
+
+def _require_splits(lengths: Sequence[IntArray], data: DataConfig) -> None:
+    wanted = (True, data.validation_share or data.validation_days, data.test_share or data.test_days)
+    found = ", ".join(f"{len(one):,} {name}" for name, one in zip(SPLITS, lengths, strict=True))
+    for name, split_lengths, is_wanted in zip(SPLITS, lengths, wanted, strict=True):
+        if is_wanted and not len(split_lengths):
+            raise DataError(
+                f"no session is left for the {name} set ({found} sessions): give more clicks, or change "
+                "data.test_share, data.test_days, data.validation_share, data.validation_days or "
+                "data.minimum_item_support"
+            )
+
+
+def _summary(workspace: Workspace, recipe: Recipe, lengths: Sequence[IntArray], items: int) -> dict[str, Any]:
+    examples = [int(one.sum()) - len(one) for one in lengths]
+    clicks = int(sum(one.sum() for one in lengths))
+    summary = {
+        "recipe": recipe.name,
+        "source": recipe.data.source,
+        "protocol": recipe.data.protocol,
+        "train_examples": examples[TRAIN] + examples[VALIDATION],  # together, as the papers count
+        "validation_examples": examples[VALIDATION],
+        "test_examples": examples[TEST],
+        "items": items,
+        "clicks": clicks,
+        "sessions": sum(len(one) for one in lengths),
+        "rows": workspace.rows_read,
+        "dropped_rows": workspace.rows_read - clicks,
+        "dropped": workspace.dropped,
+        "splits": {
+            name: {"sessions": len(one), "clicks": int(one.sum())} for name, one in zip(SPLITS, lengths, strict=True)
+        },
+    }
+    return summary
+
+
+def _blocks(
+    workspace: Workspace, encoded: Table, lengths: Sequence[IntArray], split: int, has_clock: bool
+) -> Iterator[tuple[Any, Any]]:
+    """(rows, times) of one split in corpus order, whole sessions at a time."""
+    first_number = sum(len(one) for one in lengths[:split])
+    ends = np.cumsum(lengths[split])
+    block_of = (ends - 1) // ROWS_PER_BLOCK
+    bounds = first_number + np.append(np.unique(block_of, return_index=True)[1], len(ends))
+    for start, end in pairwise(bounds.tolist()):
+        block = encoded.filter((encoded.number >= start) & (encoded.number < end))
+        ordered = workspace.engine.to_pyarrow(block.order_by("number", "time", "position"))
+        yield ordered["row"], ordered["time" if has_clock else "number"]
+
+
+def _best_recall(
+    workspace: Workspace, recipe: Recipe, encoded: Table, lengths: Sequence[IntArray], vocabulary: Vocabulary
+) -> float:
+    """The best Recall that the simulator's own probabilities allow on the test sessions."""
+    process = ClickProcess.build(recipe.synthetic)
+    code = {item: index for index, item in enumerate(process.ids)}
+    codes = np.array([code[item] for item in vocabulary.ids])
+    rows = np.concatenate([rows for rows, _ in _blocks(workspace, encoded, lengths, TEST, has_clock=True)])
+    sessions = np.split(codes[rows], np.cumsum(lengths[TEST])[:-1])
+    return round(process.best_recall(sessions, BEST_RECALL_K), 6)

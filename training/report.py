@@ -1,0 +1,236 @@
+"""The result of one evaluation: Report <-> flat JSON <-> text table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+_FIELDS = (
+    "model",
+    "version",
+    "split",
+    "protocol",
+    "counted_on",
+    "n",
+    "sessions",
+    "tied_events",
+    "unservable_targets",
+)
+_RANK_METRICS = ("recall", "mrr", "ndcg")
+_INTERVAL = "_interval"
+_SLICE_TITLES = {
+    "prefix_length": "number of clicks before the target",
+    "popularity_decile": "popularity decile of the target (1 is the most clicked tenth of the catalogue)",
+    "repetition": "whether the target was clicked before in its session",
+}
+
+
+class Estimate(NamedTuple):
+    """A metric as a fraction, with its 95 % interval from a bootstrap over sessions."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Slice(NamedTuple):
+    """Metrics of the n examples that share a label."""
+
+    label: str
+    n: int
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one model did on one split; every metric is a fraction in 0..1 unless its name says otherwise."""
+
+    model: str
+    version: str
+    split: str
+    protocol: str
+    counted_on: str
+    """Splits whose clicks define the servable catalogue, popularity and the baselines."""
+    n: int
+    """Examples: every prefix of every session, each with one next click."""
+    sessions: int
+    tied_events: int
+    """Examples in which another item scored exactly as high as the target (counted against the model)."""
+    unservable_targets: int
+    """Examples whose target the model never saw in training: it is never answered and ranks last."""
+    estimates: Mapping[str, Estimate]
+    """Rank metrics by name, for example ``recall@20``."""
+    served: Mapping[str, float]
+    """Figures of the lists as served: ``coverage@20``, ``average_popularity@20`` (clicks),
+    ``popularity_percentile@20``, ``head_share@20``, and ``served_recall@20`` and ``served_mrr@20``, which
+    order ties by row as the service does: a replay over HTTP must find exactly these."""
+    latency_ms: Mapping[str, float]
+    """Percentiles of one recommend() call with one history: ``p50``, ``p90``, ``p99``."""
+    histories_per_second: float
+    """Throughput of recommend_rows() in batches."""
+    slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
+    baselines: Mapping[str, Report] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The flat dictionary that ``srgnn evaluate`` prints."""
+        flat: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        flat |= _estimates_to_json(self.estimates)
+        flat |= self.served
+        flat["latency_ms"] = dict(self.latency_ms)
+        flat["histories_per_second"] = self.histories_per_second
+        flat["slices"] = {
+            name: [{"label": row.label, "n": row.n} | _estimates_to_json(row.estimates) for row in rows]
+            for name, rows in self.slices.items()
+        }
+        if self.baselines:
+            flat["baselines"] = {name: report.to_json() for name, report in self.baselines.items()}
+        return flat
+
+    @classmethod
+    def from_json(cls, flat: Mapping[str, Any]) -> Report:
+        """Read what :meth:`to_json` wrote; KeyError names what is missing."""
+        estimates = _estimates_from_json(flat)
+        return cls(
+            **{name: flat[name] for name in _FIELDS},
+            estimates=estimates,
+            served={name: flat[name] for name in flat if "@" in name and _metric(name) not in estimates},
+            latency_ms=flat["latency_ms"],
+            histories_per_second=flat["histories_per_second"],
+            slices={
+                name: [Slice(row["label"], row["n"], _estimates_from_json(row)) for row in rows]
+                for name, rows in flat["slices"].items()
+            },
+            baselines={name: cls.from_json(report) for name, report in flat.get("baselines", {}).items()},
+        )
+
+
+def _metric(name: str) -> str:
+    return name.removesuffix(_INTERVAL)
+
+
+def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, estimate in estimates.items():
+        flat[name] = estimate.value
+        flat[name + _INTERVAL] = [estimate.low, estimate.high]
+    return flat
+
+
+def _estimates_from_json(flat: Mapping[str, Any]) -> dict[str, Estimate]:
+    names = [_metric(name) for name in flat if name.endswith(_INTERVAL)]
+    return {name: Estimate(flat[name], *flat[name + _INTERVAL]) for name in names}
+
+
+# Text
+
+
+def to_table(report: Report) -> str:
+    """The report beside its baselines, in percent; intervals of slices are only in the JSON."""
+    reports = [report, *report.baselines.values()]
+    blocks = [_heading(report), _accuracy(reports), _cutoffs(report), _lists(reports), _speed(reports)]
+    blocks += [_slice_table(name, reports) for name in report.slices]
+    return "\n\n".join(blocks)
+
+
+def _heading(report: Report) -> str:
+    return (
+        f"{report.split} split, {report.protocol} protocol: {report.n:,} next clicks of {report.sessions:,} "
+        "sessions, each ranked among all items\npercent, with 95 % intervals by bootstrap over sessions"
+    )
+
+
+def _accuracy(reports: Sequence[Report]) -> str:
+    names = [f"{metric}@{_cutoffs_of(reports[0])[-1]}" for metric in _RANK_METRICS]
+    rows = [[each.model, *(_with_interval(each.estimates[name]) for name in names)] for each in reports]
+    return _grid([["", *map(_title, names)], *rows])
+
+
+def _cutoffs(report: Report) -> str:
+    cutoffs = _cutoffs_of(report)
+    rows = [
+        [_title(metric), *(_percent(report.estimates[f"{metric}@{k}"].value) for k in cutoffs)]
+        for metric in _RANK_METRICS
+    ]
+    return _grid([[f"{report.model} at", *map(str, cutoffs)], *rows])
+
+
+def _lists(reports: Sequence[Report]) -> str:
+    k = _cutoffs_of(reports[0])[-1]
+    header = ["items recommended", "coverage", "mean clicks", "popularity percentile", "share of top 1 %"]
+    rows = [
+        [
+            each.model,
+            _percent(each.served[f"coverage@{k}"]),
+            f"{each.served[f'average_popularity@{k}']:,.0f}",
+            _percent(each.served[f"popularity_percentile@{k}"]),
+            _percent(each.served[f"head_share@{k}"]),
+        ]
+        for each in reports
+    ]
+    return _grid([header, *rows])
+
+
+def _speed(reports: Sequence[Report]) -> str:
+    header = [
+        "one history, ms",
+        "p50",
+        "p90",
+        "p99",
+        "batched, per second",
+        "tied events",
+        "unservable targets",
+    ]
+    rows = [
+        [
+            each.model,
+            *(f"{each.latency_ms[name]:.2f}" for name in ("p50", "p90", "p99")),
+            f"{each.histories_per_second:,.0f}",
+            f"{each.tied_events:,}",
+            f"{each.unservable_targets:,}",
+        ]
+        for each in reports
+    ]
+    return _grid([header, *rows])
+
+
+def _slice_table(name: str, reports: Sequence[Report]) -> str:
+    rows = reports[0].slices[name]
+    metrics = list(rows[0].estimates)
+    header = ["", "n", *(f"{each.model} {_title(metric)}" for each in reports for metric in metrics)]
+    lines = [
+        [
+            row.label,
+            f"{row.n:,}",
+            *(_percent(each.slices[name][i].estimates[metric].value) for each in reports for metric in metrics),
+        ]
+        for i, row in enumerate(rows)
+    ]
+    return f"by {_SLICE_TITLES.get(name, name)}\n{_grid([header, *lines])}"
+
+
+def _cutoffs_of(report: Report) -> list[int]:
+    return sorted({int(name.partition("@")[2]) for name in report.estimates})
+
+
+def _title(name: str) -> str:
+    metric, at, cutoff = name.partition("@")
+    return (metric.capitalize() if metric == "recall" else metric.upper()) + at + cutoff
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _with_interval(estimate: Estimate) -> str:
+    return f"{_percent(estimate.value)} [{_percent(estimate.low)}, {_percent(estimate.high)}]"
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+    return "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
