@@ -159,7 +159,7 @@ def _remedy(error: Mapping[str, Any]) -> str:
     kind, location = error["type"], error["loc"]
     if kind == "extra_forbidden":
         close = get_close_matches(str(location[-1]), FIELDS, n=1)
-        return f"did you mean {close[0]!r}?" if close else f"leave it out; known are {', '.join(FIELDS)}"
+        return f"did you mean {close[0]!r}?" if close else "leave it out; /openapi.json lists the fields of this call"
     if location == ("body",):
         return 'send a JSON object, for example {"item_id": "42"}'
     if kind == "string_type":

@@ -220,11 +220,15 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
 
 
 def _parse_value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
+    """TOML; or what is TOML between quotes, because a shell took them: `\\t` is a tab; or the plain text."""
+    for literal in (text, f'"{text}"'):
+        try:
+            parsed = tomllib.loads(f"value = {literal}")
+        except tomllib.TOMLDecodeError:
+            continue
+        if len(parsed) == 1:
+            return parsed["value"]
+    return text
 
 
 def _section(section: str, values: Any, place: str) -> Any:

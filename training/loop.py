@@ -338,9 +338,12 @@ def _probe_histories(corpus: Corpus) -> list[list[str]]:
 
 
 def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
+    recipe, about = run.recipe.as_dict(), {k: v for k, v in corpus.manifest.items() if k not in ("files", "settings")}
+    # What shaped the clicks is what the corpus says: its settings may not be those of this recipe.
+    shaped = {name: corpus.manifest.get("settings", {}).get(name) for name in ("data", "columns", "synthetic")}
     return {
-        "recipe": run.recipe.as_dict(),
-        "corpus": {"fingerprint": corpus.fingerprint, "protocol": corpus.manifest["protocol"]},
+        "recipe": recipe | shaped,
+        "corpus": {"fingerprint": corpus.fingerprint, **about},
         "trained_on": ["train", "validation"] if run.recipe.training.refit else ["train"],
         "seconds": round(run.seconds, 1),
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else platform.processor() or "cpu",

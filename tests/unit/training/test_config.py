@@ -209,3 +209,8 @@ def test_a_recipe_cannot_rename_itself(tmp_path):
 def test_any_override_gives_a_recipe_or_a_config_error(text):
     with suppress(ConfigError):
         assert load_recipe("default", [text]).name == "default"
+
+
+def test_a_tab_survives_the_shell_with_and_without_its_quotes() -> None:
+    for written in (r'columns.delimiter="\t"', r"columns.delimiter=\t", "columns.delimiter=\t"):
+        assert load_recipe("default", [written]).columns.delimiter == "\t"

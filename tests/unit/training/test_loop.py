@@ -57,6 +57,23 @@ def test_it_learns_and_writes_an_artifact_that_answers(corpus, tmp_path):
     assert not (tmp_path / checkpoint.NAME).exists()
 
 
+def test_provenance_tells_the_settings_that_made_the_corpus(corpus, tmp_path):
+    settings = {"data": {"source": "delimited", "minimum_item_support": 7}}
+    other = write_corpus(
+        tmp_path / "corpus",
+        corpus.vocabulary,
+        corpus.train,
+        corpus.validation,
+        corpus.test,
+        {"protocol": "strict", "settings": settings, "dropped_rows": 3},
+    )
+    loop.train(recipe("training.epochs=1"), other, tmp_path / "out")
+    provenance = artifact.load(tmp_path / "out").manifest["provenance"]
+    assert provenance["recipe"]["data"] == settings["data"]
+    assert provenance["recipe"]["training"]["epochs"] == 1
+    assert provenance["corpus"]["dropped_rows"] == 3
+
+
 def test_the_same_seed_trains_the_same_model_and_another_does_not(corpus, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         loop.train(recipe(f"training.seed={seed}"), corpus, tmp_path / name)
