@@ -1,4 +1,4 @@
-"""Click log -> corpus. Every step is a pure function on Ibis tables, which DuckDB runs in process by default.
+"""Click log -> corpus: the order of the steps of :mod:`training.steps`, which DuckDB runs in process by default.
 
     read -> drop unusable rows -> inactivity gap -> drop short sessions -> protocol -> vocabulary -> rows
 
@@ -13,22 +13,17 @@ The protocol decides what held-out clicks may tell:
 A session belongs to the split in which its first click falls. Every dropped row is counted by reason.
 """
 
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import duckdb
-import ibis
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from ibis.backends.duckdb import Backend
 from ibis.expr.types import Table
 
 from srgnn.errors import ConfigError, DataError, InputError
@@ -39,21 +34,37 @@ from .config import DataConfig, Recipe
 from .corpus import SPLITS, CorpusWriter, require_replaceable
 from .sources import files
 from .sources.synthetic import ClickProcess
+from .steps import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Cut,
+    absent,
+    assign_splits,
+    by_number,
+    encode_clicks,
+    flag_problems,
+    known_items,
+    long_sessions,
+    number_items,
+    number_sessions,
+    numbered,
+    separate_files,
+    session_table,
+    split_at_gaps,
+    supported,
+    supported_in_train,
+    usable_clicks,
+)
+from .workspace import Progress, Workspace, print_progress
 
-TRAIN, VALIDATION, TEST = range(3)
 ENGINES = ("duckdb",)
 MS_PER_MINUTE, MS_PER_DAY = 60_000, 86_400_000
 LARGEST_SECONDS = 1e11  # the year 5138; in milliseconds it is 1973
 ROWS_PER_BLOCK = 1_000_000
 BEST_RECALL_K = 20
 
-Progress = Callable[[str], None]
 IntArray = npt.NDArray[np.int64]
-
-
-def print_progress(line: str) -> None:
-    """The default progress: one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def prepare(
@@ -87,180 +98,6 @@ def prepare(
         ) from error
     summary["seconds"] = round(time.perf_counter() - began, 3)
     return summary
-
-
-@dataclass
-class Workspace:
-    """The engine, a folder for what it spills, and the count of dropped rows so far."""
-
-    memory_mb: int
-    num_inputs: int
-    progress: Progress
-    rows_read: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="srgnn-prepare-", ignore_cleanup_errors=True)
-        self.folder = Path(self._folder.name)
-        self.engine: Backend = ibis.duckdb.connect(
-            ":memory:",  # half the time of a database file; what does not fit is spilled all the same
-            memory_limit=f"{self.memory_mb}MB",
-            temp_directory=str(self.folder / "spill"),
-        )
-        self._tables = 0
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.engine.disconnect()
-        self._folder.cleanup()
-
-    def keep(self, table: Table) -> Table:
-        """Compute `table` once and keep the result on disk."""
-        self._tables += 1
-        return self.engine.create_table(f"step_{self._tables}", table)
-
-    def count(self, table: Table) -> int:
-        """Number of rows."""
-        return int(self.engine.to_pyarrow(table.count()).as_py())
-
-    def drop(self, reason: str, before: Table, after: Table) -> Table:
-        """Compute `after`, count the rows of `before` that it lacks under `reason` and forget `before`."""
-        kept = self.keep(after)
-        self.add_dropped(reason, self.count(before) - self.count(kept))
-        self.forget(before)
-        return kept
-
-    def forget(self, table: Table) -> None:
-        """Free the disk space of a kept table."""
-        # Plain SQL: Backend.drop_table of ibis 12.0 writes a statement without the table's name.
-        self.engine.raw_sql(f"DROP TABLE {table.get_name()}")
-
-    def add_dropped(self, reason: str, rows: int) -> None:
-        """Count rows under a reason."""
-        if rows:
-            self.dropped[reason] = self.dropped.get(reason, 0) + rows
-            self.progress(f"dropped {rows:,} rows: {reason}")
-
-
-# --- the steps: Table -> Table ---
-
-
-def flag_problems(clicks: Table, bad_items: Table) -> Table:
-    """Add `problem`: why a row of the log cannot be used, null where it can."""
-    kind = clicks.kind if "kind" in clicks.columns else ibis.literal("view")
-    problem = ibis.cases(
-        (kind.fill_null("") != "view", "not_a_view"),
-        (_absent(clicks.session), "missing_session"),
-        (_absent(clicks.item), "missing_item"),
-        (clicks.time.isnull() & _absent(clicks.bad_time), "missing_time"),
-        (clicks.time.isnull(), "unparsable_time"),
-        (clicks.item.isin(bad_items.item), "bad_item_id"),
-    )
-    return clicks.mutate(problem=problem)
-
-
-def usable_clicks(flagged: Table) -> Table:
-    """Rows without a problem, reduced to the columns that later steps need."""
-    clicks = flagged.filter(flagged.problem.isnull())
-    return clicks.select("session", "item", "time", "part", "position")
-
-
-def separate_files(clicks: Table) -> Table:
-    """Make sessions of different files different, whatever their ids."""
-    return clicks.mutate(session=clicks.part.cast("string") + "/" + clicks.session)
-
-
-def split_at_gaps(clicks: Table, gap_ms: int) -> Table:
-    """Begin a new session wherever more than `gap_ms` pass between two clicks of one."""
-    in_order = ibis.window(group_by="session", order_by=["time", "position"])
-    pause = clicks.time - clicks.time.lag().over(in_order)
-    marked = clicks.mutate(begins=(pause > gap_ms).fill_null(False).cast("int64"))
-    so_far = ibis.cumulative_window(group_by="session", order_by=["time", "position"])
-    visit = marked.begins.sum().over(so_far)
-    return marked.mutate(session=marked.session + "#" + visit.cast("string")).drop("begins")
-
-
-def numbered(clicks: Table, column: str) -> Table:
-    """(name, number): the distinct texts of a column, numbered in their order."""
-    names = clicks.select(name=clicks[column]).distinct()
-    return names.mutate(number=ibis.row_number().over(ibis.window(order_by="name")).cast("int64"))
-
-
-def by_number(clicks: Table, sessions: Table, items: Table) -> Table:
-    """Replace session and item by their numbers: later steps compare integers, three times as fast."""
-    clicks = clicks.join(sessions.select(session="name", session_number="number"), "session")
-    clicks = clicks.join(items.select(item="name", item_number="number"), "item")
-    return clicks.select("time", "part", "position", session="session_number", item="item_number")
-
-
-def long_sessions(clicks: Table, minimum_length: int) -> Table:
-    """Clicks of sessions with at least `minimum_length` clicks."""
-    lengths = clicks.group_by("session").agg(length=lambda t: t.count())
-    return clicks.semi_join(lengths.filter(lengths.length >= minimum_length), "session")
-
-
-def supported(clicks: Table, minimum_support: int) -> Table:
-    """Clicks on items with at least `minimum_support` clicks."""
-    supports = clicks.group_by("item").agg(support=lambda t: t.count())
-    return clicks.semi_join(supports.filter(supports.support >= minimum_support), "item")
-
-
-def supported_in_train(clicks: Table, minimum_support: int) -> Table:
-    """`supported`, applied to and counted over the training clicks; other clicks stay."""
-    train, held_out = clicks.filter(clicks.split == TRAIN), clicks.filter(clicks.split != TRAIN)
-    return ibis.union(supported(train, minimum_support), held_out)
-
-
-def known_items(clicks: Table, last_known: int) -> Table:
-    """Drop items from the splits after `last_known` that no split up to it holds."""
-    seen, later = clicks.filter(clicks.split <= last_known), clicks.filter(clicks.split > last_known)
-    return ibis.union(seen, later.semi_join(seen.select("item").distinct(), "item"))
-
-
-def session_table(clicks: Table) -> Table:
-    """One row a session: part, start (time of the first click), length and, once assigned, split."""
-    shared = {name: clicks[name].min() for name in ("part", "split") if name in clicks.columns}
-    return clicks.group_by("session").agg(start=clicks.time.min(), length=clicks.count(), **shared)
-
-
-def assign_splits(clicks: Table, sessions: Table, cut: "Cut") -> Table:
-    """Add `split` by the session's first click or file."""
-    is_test = _falls_in(sessions, cut.test_part, cut.test_start)
-    is_validation = _falls_in(sessions, cut.validation_part, cut.validation_start)
-    split = ibis.cases((is_test, TEST), (is_validation, VALIDATION), else_=TRAIN).cast("int8")
-    return clicks.join(sessions.select("session", split=split), "session")
-
-
-def number_sessions(sessions: Table) -> Table:
-    """Add `number`: the session's place in the corpus, counted over all splits."""
-    order = ibis.window(order_by=["split", "start", "session"])
-    return sessions.mutate(number=ibis.row_number().over(order).cast("int64"))
-
-
-def number_items(clicks: Table, names: Table) -> Table:
-    """(item, row, name): the vocabulary in the order of the ids, so that rows tell nothing of popularity."""
-    items = clicks.select("item").distinct()
-    rows = items.mutate(row=ibis.row_number().over(ibis.window(order_by="item")).cast("int32"))
-    return rows.join(names.select(item="number", name="name"), "item")
-
-
-def encode_clicks(clicks: Table, sessions: Table, items: Table) -> Table:
-    """(number, row, time) of every click, in the order of the corpus."""
-    encoded = clicks.join(items.select("item", "row"), "item")
-    encoded = encoded.join(sessions.select("session", "number"), "session")
-    return encoded.order_by("number", "time", "position").select("number", "row", "time", "position")
-
-
-def _absent(text: Any) -> Any:
-    return text.isnull() | (text == "")
-
-
-def _falls_in(sessions: Table, part: int | None, start: int | None) -> Any:
-    if part is not None:
-        return sessions.part == part
-    return sessions.start >= start if start is not None else ibis.literal(False)
 
 
 # --- reading ---
@@ -336,7 +173,7 @@ def _read_raw(workspace: Workspace, recipe: Recipe, inputs: Sequence[Path]) -> T
 
 def _bad_items(workspace: Workspace, raw: Table) -> Table:
     """Item ids that `check_item_id` refuses: the rule for logs is the rule for requests."""
-    distinct = raw.filter(~_absent(raw.item)).select("item").distinct()
+    distinct = raw.filter(~absent(raw.item)).select("item").distinct()
     items = workspace.engine.to_pyarrow(distinct)["item"].to_pylist()
     bad = [item for item in items if not _is_item_id(item)]
     workspace.engine.con.register("bad_items", pa.table({"item": pa.array(bad, pa.string())}))
@@ -356,7 +193,7 @@ def _require_clock(workspace: Workspace, raw: Table, problems: dict[str, int], r
     unparsable = problems.get("unparsable_time", 0)
     dated = workspace.count(raw) - problems.get("missing_time", 0)
     if unparsable * 2 > dated:
-        example = workspace.engine.to_pyarrow(raw.filter(~_absent(raw.bad_time)).select("bad_time").limit(1))
+        example = workspace.engine.to_pyarrow(raw.filter(~absent(raw.bad_time)).select("bad_time").limit(1))
         written = example["bad_time"][0].as_py()
         raise DataError(
             f"{unparsable:,} of {dated:,} times cannot be read, for example {written!r}, as "
@@ -428,15 +265,6 @@ PROTOCOLS = {"srgnn": _srgnn, "strict": _strict}
 
 def _drop_short(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
     return workspace.drop("short_session", clicks, long_sessions(clicks, data.minimum_session_length))
-
-
-class Cut(NamedTuple):
-    """Where validation and test begin: a file or a time in ms; neither where there is no such split."""
-
-    test_part: int | None = None
-    test_start: int | None = None
-    validation_part: int | None = None
-    validation_start: int | None = None
 
 
 def _cut(workspace: Workspace, clicks: Table, data: DataConfig) -> Table:
