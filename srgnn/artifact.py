@@ -81,8 +81,7 @@ def save(
     metrics: dict[str, Any],
 ) -> Path:
     """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", dataset):
-        raise ConfigError(f"dataset name is {dataset!r}: expected 1 to 64 of a-z, 0-9 and '-'; it names the artifact")
+    check_dataset_name(dataset)
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f".{uuid.uuid4().hex}.partial"
     partial.mkdir()
@@ -112,6 +111,15 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
     _point_latest(directory, path.name)
     return path
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise ConfigError unless an artifact's directory can be named after the data set."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ConfigError(
+            f"dataset name is {name!r}: expected 1 to 64 letters, digits, '-' and '_'; it names the artifact. "
+            "A recipe is named after its file: rename that"
+        )
 
 
 def load(path: Path | str) -> Artifact:

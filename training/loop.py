@@ -81,6 +81,7 @@ def train(
 
     Raises ConfigError, DataError, or Interrupted after a signal (a checkpoint to ``resume`` from is in ``output``).
     """
+    artifact.check_dataset_name(recipe.name)  # now, not after hours
     if not resume and (output / checkpoint.NAME).exists():
         raise ConfigError(
             f"{output} holds an unfinished training: add --resume to continue it, or delete {checkpoint.NAME}"

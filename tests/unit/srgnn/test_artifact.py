@@ -88,7 +88,7 @@ def save_again(directory, recommender, dataset="tiny"):
     )
 
 
-@pytest.mark.parametrize("dataset", ["", "Shop", "a/b", "..", "x" * 65])
+@pytest.mark.parametrize("dataset", ["", "my shop", "a/b", "..", "é", "x" * 65])
 def test_a_dataset_name_that_is_no_file_name_is_refused(tmp_path, tiny_recommender, dataset):
     with pytest.raises(ConfigError, match="dataset name"):
         save_again(tmp_path, tiny_recommender, dataset)

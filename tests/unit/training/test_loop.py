@@ -1,5 +1,6 @@
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,12 @@ def test_a_corpus_without_examples_is_refused(corpus, tmp_path):
     with pytest.raises(DataError, match="no training examples"):
         loop.train(recipe(), empty, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_whose_name_cannot_name_an_artifact_is_refused_before_the_work(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_new_run", lambda *args: pytest.fail("the training began"))
+    with pytest.raises(ConfigError, match="rename"):
+        loop.train(replace(recipe(), name="my shop"), corpus, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate(corpus, tmp_path):
