@@ -107,6 +107,7 @@ def train(
         "refit": recipe.training.refit,
         **{f"validation_{name}": value for name, value in _selected(run).items()},
         "seconds": round(run.seconds, 1),
+        "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
     }
 
@@ -165,9 +166,7 @@ def _fit(
                     saved_at = time.monotonic()
                 if stopped:
                     raise Interrupted(f"stopped by signal {stopped[0]}; {output / checkpoint.NAME} holds the state")
-        started = time.monotonic()
         _end_epoch(run, len(examples), held_out, servable)
-        run.seconds += time.monotonic() - started
         _save_checkpoint(run, output)
 
 
@@ -197,16 +196,19 @@ def _update(run: Run, examples: Examples, indices: IntArray, rate: float) -> flo
 
 def _end_epoch(run: Run, num_examples: int, held_out: Examples | None, servable: IntArray) -> None:
     """Book the epoch: loss, validation, best weights so far."""
+    started = time.monotonic()
     record = {"epoch": run.epoch + 1, "loss": run.loss_sum / num_examples}
     if held_out is not None:
         record |= validate(run.model, held_out, servable)
         record["score"] = record["recall@20"] + record["mrr@20"]
+    run.seconds += time.monotonic() - started
+    record["seconds"] = round(run.seconds - sum(before["seconds"] for before in run.history), 1)
     if run.stage == "select":
         run.history.append(record)
         if run.best_epoch == record["epoch"]:
             run.best = _weights(run.model)
     run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in record.items() if name != "epoch")
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in record.items() if name not in ("epoch", "seconds"))
     click.echo(f"{run.stage} epoch {run.epoch}: {figures} after {run.seconds:.0f} s", err=True)
 
 

@@ -53,6 +53,8 @@ def test_it_learns_and_writes_an_artifact_that_answers(corpus, tmp_path):
         "i3",
     ]
     assert result["validation_mrr@20"] > 0.95
+    seconds = [record["seconds"] for record in loaded.manifest["metrics"]["history"]]
+    assert sum(seconds) == pytest.approx(result["seconds"], abs=1)
     assert loaded.manifest["provenance"]["recipe"]["training"]["epochs"] == 8
     assert loaded.manifest["provenance"]["trained_on"] == ["train"]
     assert not (tmp_path / checkpoint.NAME).exists()
