@@ -116,6 +116,7 @@ async def model(service: ServiceDependency) -> Response:
             "model": recommender.version,
             "items": len(recommender.vocabulary),
             "max_length": recommender.rules.max_length,
+            "search": recommender.scorer.search,
             "manifest": service.manifest,
         }
     )

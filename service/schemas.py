@@ -164,6 +164,7 @@ class ModelInfo(BaseModel):
     model: str = Field(description="Name of the artifact.")
     items: int = Field(description="Items in the catalogue.")
     max_length: int = Field(description="Clicks of a session that the model looks at, the last ones.")
+    search: str = Field(description="How the catalogue is searched on this processor: int8, float32, ...")
     manifest: dict[str, Any] | None = Field(description="The artifact's manifest, where it was loaded from one.")
 
     model_config = ConfigDict(
@@ -173,6 +174,7 @@ class ModelInfo(BaseModel):
                     "model": "diginetica-20261122-3f9c1a2b",
                     "items": 43097,
                     "max_length": 50,
+                    "search": "int8",
                     "manifest": {"version": 1},
                 }
             ]

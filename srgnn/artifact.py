@@ -1,15 +1,17 @@
-"""Artifact v1, the contract between training and service: the only code that knows the file format.
+"""Artifact v2, the contract between training and service: the only code that knows the file format.
 
     NAME/                       immutable; NAME = dataset-date-first 8 hex of the manifest's sha256
       manifest.json             format, version, model config, session rules, file sizes + sha256, provenance, metrics
-      model.safetensors         float32 state dict
-      catalogue.safetensors     int8 item matrix + scales, derived from the model, checked on load
+      model.safetensors         float32: encoder, and the item matrix as it is scored (unit rows under cosine)
+      catalogue.safetensors     the item matrix as int8 + scales, checked against the model on load
       fallback.safetensors      training clicks, transitions
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
     LATEST                      name of the newest artifact beside it, replaced atomically
 
-Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled.
+Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
+they lie in the mapped files, so that any number of processes on a machine share one copy. Version 1, still read, has
+the embedding before it was normalised: under cosine each process then makes an item matrix of its own.
 """
 
 import hashlib
@@ -30,17 +32,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .catalogue import quantise
+from .catalogue import Catalogue
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
-from .model import SRGNN, SRGNNConfig
+from .model import SRGNN, SessionEncoder, SRGNNConfig, unit_rows
 from .recommender import Recommender
+from .scan import ROWS_AT_ONCE, Quantised, quantise
 from .scorer import SRGNNScorer
 from .sequence import SessionRules
 from .vocabulary import Vocabulary
 
 FORMAT = "srgnn-artifact"
-VERSION = 1
+VERSION = 2
+READABLE_VERSIONS = (1, 2)
 FILES = (
     "model.safetensors",
     "catalogue.safetensors",
@@ -86,8 +90,9 @@ def save(
     partial = directory / f".{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:
-        recommender = _recommender(model, rules, vocabulary, fallback, dataset)
-        _write_files(partial, model, vocabulary, fallback, _probes(recommender, probe_histories))
+        scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
+        probes = _probes(Recommender(vocabulary, rules, scorer, fallback), probe_histories)
+        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback, probes)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -130,10 +135,13 @@ def load(path: Path | str) -> Artifact:
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
     vocabulary = _read_vocabulary(path, manifest)
-    model = _read_model(path, config, rules, len(vocabulary))
-    _check_catalogue(path, model)
+    encoder, items = _read_model(path, config, rules, len(vocabulary))
+    if manifest["version"] == 1 and config.scoring == "cosine":
+        items = unit_rows(items)
+    quantised = _read_quantised(path, items)
     fallback = _read_fallback(path, len(vocabulary))
-    recommender = _recommender(model, rules, vocabulary, fallback, path.name)
+    catalogue = Catalogue(items, torch.from_numpy(fallback.clicks > 0), quantised)
+    recommender = Recommender(vocabulary, rules, SRGNNScorer(config, encoder, catalogue), fallback, path.name)
     _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
 
@@ -192,10 +200,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{file} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{file} is no manifest of an {FORMAT}")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in READABLE_VERSIONS:
         raise ArtifactError(
-            f"{file} is version {manifest.get('version')!r} and this srgnn reads version {VERSION}: "
-            "upgrade srgnn, or train the model again"
+            f"{file} is version {manifest.get('version')!r} and this srgnn reads versions "
+            f"{', '.join(map(str, READABLE_VERSIONS))}: upgrade srgnn, or train the model again"
         )
     return manifest
 
@@ -219,29 +227,29 @@ def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
     return vocabulary
 
 
-def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> SRGNN:
+def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> tuple[SessionEncoder, Tensor]:
+    """The encoder, and the stored embedding [V, d]."""
     with torch.device("meta"):
         model = SRGNN(config, num_items, rules.max_length)
     expected = {name: (tuple(tensor.shape), torch.float32) for name, tensor in model.state_dict().items()}
     tensors = _read_tensors(path / "model.safetensors", expected)
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        if not all(bool(rows.isfinite().all()) for rows in torch.split(tensor, ROWS_AT_ONCE)):
             raise ArtifactError(
                 f"{path / 'model.safetensors'}: {name} holds values that are not finite: train it again"
             )
     model.load_state_dict(tensors, strict=True, assign=True)
-    return model.eval().requires_grad_(False)
+    return model.encoder, model.embedding.detach()
 
 
-def _check_catalogue(path: Path, model: SRGNN) -> None:
-    """The stored int8 matrix must be the model's own: each entry within half a scale."""
-    matrix = model.item_matrix()
+def _read_quantised(path: Path, items: Tensor) -> Quantised:
+    """The stored int8 matrix; it must be the model's own, each entry within half a scale."""
     file = path / "catalogue.safetensors"
-    expected = {"items": (tuple(matrix.shape), torch.int8), "scales": ((len(matrix), 1), torch.float32)}
-    tensors = _read_tensors(file, expected)
-    error = (tensors["items"].float() * tensors["scales"] - matrix).abs()
-    if not bool((error <= 0.501 * tensors["scales"]).all()):
+    expected = {"items": (tuple(items.shape), torch.int8), "scales": ((len(items), 1), torch.float32)}
+    quantised = Quantised(**_read_tensors(file, expected))
+    if not quantised.belongs_to(items):
         raise ArtifactError(f"{file} does not belong to model.safetensors: train or copy the artifact again")
+    return quantised
 
 
 def _read_fallback(path: Path, num_items: int) -> Fallback:
@@ -286,24 +294,23 @@ def _read_tensors(file: Path, expected: dict[str, tuple[tuple[int, ...], torch.d
     return tensors
 
 
-def _recommender(
-    model: SRGNN, rules: SessionRules, vocabulary: Vocabulary, fallback: Fallback, version: str
-) -> Recommender:
-    return Recommender(vocabulary, rules, SRGNNScorer(model, fallback.clicks > 0), fallback, version)
-
-
 def _write_files(
-    partial: Path, model: SRGNN, vocabulary: Vocabulary, fallback: Fallback, probes: list[dict[str, Any]]
+    partial: Path,
+    model: SRGNN,
+    items: Tensor,
+    vocabulary: Vocabulary,
+    fallback: Fallback,
+    probes: list[dict[str, Any]],
 ) -> None:
-    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
-    items, scales = quantise(model.item_matrix().detach().cpu())
+    state = {**model.state_dict(), "embedding": items}
+    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
     counts = {
         name: torch.from_numpy(np.ascontiguousarray(array))
         for name, array in vars(fallback).items()
         if name in ("clicks", "offsets", "next_rows", "next_clicks")
     }
     save_file(state, partial / "model.safetensors")
-    save_file({"items": items, "scales": scales}, partial / "catalogue.safetensors")
+    save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
     save_file(counts, partial / "fallback.safetensors")
     vocabulary.write(partial / "vocabulary.txt")
     (partial / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,12 +1,12 @@
 """Exact search over the item embeddings: the top k of the catalogue, and the rank of a given item.
 
-The answer must not depend on how many sessions were scored together, or offline and online would disagree. A float32
-matrix product does depend on it, in the last bits. So float32 only *finds* candidates; their scores are recomputed in
-float64, ties break by catalogue row, and a session whose candidates float32 cannot separate with certainty from the
-rest is scored in float64 throughout. ``-inf`` marks items that may not be answered.
+The answer must not depend on how many sessions were scored together, on the processor or on the kind of scan, or
+offline and online would disagree. So a scan only tells which items are *within reach*: rough scores and a bound on
+their error (:mod:`srgnn.scan`) rule out whatever cannot be among the best k. The rest, a few dozen, is scored in
+float64; ties break by catalogue row. ``-inf`` marks items that may not be answered.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,18 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .scan import Float32Scan, Quantised, Query, choose_scan
 from .sequence import IntArray
 
-GROUP = 64
-"""Items a group; ``topk`` over group maxima reads 1/64 of what ``topk`` over all scores would."""
-BLOCK_SCORES = 1 << 22
-"""Scores held at once: 16 MiB of float32."""
+GROUP = 32
+"""Items a group; only groups whose best item is within reach are looked into."""
+BLOCK_ROWS = 1 << 16
+SESSIONS_AT_ONCE = 64
+"""Rough scores held at once: BLOCK_ROWS x SESSIONS_AT_ONCE, 16 MiB of float32."""
+RANK_SCORES = 1 << 22
+"""The same for ranks, in scores."""
+EXACT_ROWS_AT_ONCE = 1 << 15
+"""Items scored in float64 at once; more are within reach only where masses of items tie."""
 
 
 class Top(NamedTuple):
@@ -41,82 +47,107 @@ class Ranks(NamedTuple):
     """[B]: other items with exactly the target's score."""
 
 
-def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """[V, d] -> int8 [V, d] and float32 scales [V, 1] with ``matrix ~ int8 * scale``, error at most half a scale."""
-    scales = matrix.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127.0
-    return (matrix / scales).round().to(torch.int8), scales
+class _Pairs(NamedTuple):
+    """M pairs of a session in the batch and a catalogue row."""
+
+    sessions: Tensor
+    """int64 [M]."""
+    rows: Tensor
+    """int64 [M]."""
 
 
 class Catalogue:
-    """V item embeddings and which of them may be answered (``servable`` [V] bool: items with training clicks)."""
+    """V item embeddings and which of them may be answered (``servable`` [V] bool: items with training clicks).
 
-    def __init__(self, matrix: Tensor, servable: Tensor) -> None:
+    ``matrix`` is float32 [V, d], ``quantised`` its int8 form where there is one; neither is copied, so that both may
+    be mapped files.
+    """
+
+    def __init__(self, matrix: Tensor, servable: Tensor, quantised: Quantised | None = None) -> None:
         self.num_items, self.width = matrix.shape
-        padding = -self.num_items % GROUP
-        self.matrix = torch.nn.functional.pad(matrix.detach().float(), (0, 0, 0, padding))  # [V', d]
-        self.servable = torch.nn.functional.pad(servable.bool(), (0, padding), value=False)  # [V']
+        self.matrix = matrix.detach().float()
+        self.servable = servable.bool()
+        self.scan = choose_scan(self.matrix, quantised)
+        self._float32 = Float32Scan(self.matrix)
         self._banned = torch.nonzero(~self.servable).squeeze(1)
-        self._largest_norm = float(self.matrix.norm(dim=1).max())
+        self._banned_in = [
+            torch.nonzero(~block).squeeze(1) for block in torch.split(self.servable, BLOCK_ROWS)
+        ]  # of each block, counted from its start
 
     def top_k(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i."""
         if not 1 <= k <= self.num_items:
             raise InputError(f"k is {k}: the catalogue has {self.num_items} items, ask for 1 to {self.num_items}")
-        found = [self._top_of_block(*block, k) for block in self._blocks(vectors, exclude)]
-        rows, scores = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        found = []
+        for start in range(0, len(vectors), SESSIONS_AT_ONCE):
+            part = slice(start, start + SESSIONS_AT_ONCE)
+            excluded = _pairs(exclude[part]) if exclude is not None else _NO_PAIRS
+            found.append(self._best(vectors[part], self._within_reach(vectors[part], k, excluded), k))
+        rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores)
 
     def ranks(self, vectors: Tensor, targets: IntArray) -> Ranks:
         """Rank of ``targets`` [B] for session vectors float64 [B, d]. An item that may not be answered ranks last."""
         wanted = torch.from_numpy(np.asarray(targets, dtype=np.int64))
-        found, start = [], 0
-        for block, scores in self._blocks(vectors, None):
-            found.append(self._ranks_of_block(block, scores, wanted[start : start + len(block)]))
-            start += len(block)
-        rank, ties = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-        return Ranks(rank, ties)
+        size = max(1, RANK_SCORES // self.num_items)
+        blocks = zip(torch.split(vectors, size), torch.split(wanted, size), strict=True)
+        rank, ties = zip(*(self._ranks_of_block(*block) for block in blocks), strict=True)
+        return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
 
-    def _blocks(self, vectors: Tensor, exclude: Sequence[IntArray] | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """(vectors float64 [b, d], masked float32 scores [b, V']) for a few sessions at a time."""
-        size = max(1, BLOCK_SCORES // len(self.matrix))
-        for start in range(0, len(vectors), size):
-            block = vectors[start : start + size]
-            scores = block.float() @ self.matrix.T
-            scores.index_fill_(1, self._banned, -torch.inf)
-            if exclude is not None:
-                _mask(scores, exclude[start : start + size])
-            yield block, scores
+    def _within_reach(self, vectors: Tensor, k: int, excluded: _Pairs) -> _Pairs:
+        """Every item that may be among the best k of its session.
 
-    def _rescore(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """Float64 scores [b, c] of candidate rows [b, c]."""
-        return _exact(self.matrix[rows], vectors.unsqueeze(1))  # [b, c, d] and [b, 1, d]
+        The k-th best group maximum is at most the k-th best rough score. Twice the error below it, no rough score
+        belongs to an item whose exact score is among the best k.
+        """
+        query = self.scan.query(vectors)
+        best = torch.full((len(vectors), k), -torch.inf)  # [b, k] the largest so far
+        blocks = []
+        for block, start in enumerate(range(0, self.num_items, BLOCK_ROWS)):
+            rough = self._rough(query, block, start, excluded)  # [b, groups, GROUP]
+            maxima = rough.amax(dim=2)  # [b, groups]
+            largest = maxima if maxima.shape[1] >= k else rough.flatten(1)
+            best = torch.cat([best, largest], dim=1).topk(k, dim=1).values
+            floor = (best[:, -1:].double() - 2 * query.error).float()  # [b, 1]
+            blocks.append(_at_least(floor, rough, maxima, start))
+        return _Pairs(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
-    def _float32_error(self, vectors: Tensor) -> Tensor:
-        """Bound [b, 1] on |float32 score - float64 score|: d + 2 roundings of at most |v| |e| in all."""
-        per_unit = (self.width + 2) * 2.0**-24 * self._largest_norm
-        norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        return norms * per_unit
+    def _rough(self, query: Query, block: int, start: int, excluded: _Pairs) -> Tensor:
+        """Rough scores of one block, ``-inf`` where there is no answer: [b, groups, GROUP]."""
+        size = min(BLOCK_ROWS, self.num_items - start)
+        rough = torch.empty(len(query.vectors), size + -size % GROUP)
+        self.scan.rough(query, start, rough[:, :size])
+        rough[:, size:] = -torch.inf
+        rough.index_fill_(1, self._banned_in[block], -torch.inf)
+        if len(excluded.rows):
+            inside = (excluded.rows >= start) & (excluded.rows < start + size)
+            rough[excluded.sessions[inside], excluded.rows[inside] - start] = -torch.inf
+        return rough.view(len(rough), -1, GROUP)
 
-    def _top_of_block(self, vectors: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        rows, rough = _candidates(scores, min(2 * k + 8, self.num_items))
-        top_rows, top_scores = _best(rows, self._rescore(vectors, rows), rough.isneginf(), k)
-        if rows.shape[1] < self.num_items:
-            outside = rough[:, -1:].double() + self._float32_error(vectors)
-            unsure = torch.nonzero((top_scores[:, -1:] <= outside).squeeze(1) & ~rough[:, -1].isneginf())
-            for i in unsure.flatten().tolist():
-                top_rows[i], top_scores[i] = self._top_of_one(vectors[i : i + 1], scores[i : i + 1], k)
-        return top_rows, top_scores.float()
+    def _best(self, vectors: Tensor, reach: _Pairs, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """The k best of those within reach, by (exact score falling, row rising)."""
+        parts = zip(
+            torch.split(reach.rows, EXACT_ROWS_AT_ONCE), torch.split(reach.sessions, EXACT_ROWS_AT_ONCE), strict=True
+        )
+        exact = [_exact(self.matrix[rows], vectors[sessions]) for rows, sessions in parts]
+        scores, rows, sessions = torch.cat(exact).numpy(), reach.rows.numpy(), reach.sessions.numpy()
+        order = np.lexsort((rows, -scores, sessions))
+        counts = np.bincount(sessions, minlength=len(vectors))
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept, place = order[place < k], place[place < k]
+        top_rows = np.full((len(vectors), k), -1)
+        top_scores = np.full((len(vectors), k), -np.inf, np.float32)
+        top_rows[sessions[kept], place] = rows[kept]
+        top_scores[sessions[kept], place] = scores[kept]
+        return top_rows, top_scores
 
-    def _top_of_one(self, vector: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The slow, certain way, for one session: every item in float64."""
-        rows = torch.arange(self.num_items).unsqueeze(0)
-        exact = _exact(self.matrix[: self.num_items], vector).unsqueeze(0)
-        top_rows, top_scores = _best(rows, exact, scores[:, : self.num_items].isneginf(), k)
-        return top_rows[0], top_scores[0]
-
-    def _ranks_of_block(self, vectors: Tensor, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        own = self._rescore(vectors, targets.unsqueeze(1))  # [b, 1]
-        error = 2 * self._float32_error(vectors)  # twice, so that rounding the borders cannot matter
+    def _ranks_of_block(self, vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        query = self._float32.query(vectors)
+        scores = torch.empty(len(vectors), self.num_items)
+        self._float32.rough(query, 0, scores)
+        scores.index_fill_(1, self._banned, -torch.inf)
+        own = _exact(self.matrix[targets], vectors).unsqueeze(1)  # [b, 1]
+        error = 2 * query.error  # twice, so that rounding the borders cannot matter
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
         rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone
@@ -131,6 +162,16 @@ class Catalogue:
         return rank, tied - 1
 
 
+_NO_PAIRS = _Pairs(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+
+
+def _pairs(exclude: Sequence[IntArray]) -> _Pairs:
+    sessions = np.repeat(np.arange(len(exclude)), [len(rows) for rows in exclude])
+    if not len(sessions):
+        return _NO_PAIRS
+    return _Pairs(torch.from_numpy(sessions), torch.from_numpy(np.concatenate(exclude)))
+
+
 def _exact(items: Tensor, vectors: Tensor) -> Tensor:
     """Float64 products of float32 items [..., d] and vectors [..., d]: [...].
 
@@ -140,30 +181,13 @@ def _exact(items: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _count(flags: Tensor) -> Tensor:
-    """True entries a row of bool [b, V']: int64 [b]. Summing into int64 at once takes twenty times as long."""
+    """True entries a row of bool [b, V]: int64 [b]. Summing into int64 at once takes twenty times as long."""
     return flags.sum(1, dtype=torch.int32).long()
 
 
-def _mask(scores: Tensor, exclude: Sequence[IntArray]) -> None:
-    sessions = np.repeat(np.arange(len(exclude)), [len(rows) for rows in exclude])
-    if len(sessions):
-        scores[torch.from_numpy(sessions), torch.from_numpy(np.concatenate(exclude))] = -torch.inf
-
-
-def _candidates(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Rows and scores [b, count] of the largest of [b, V'], by falling score: they lie in ``count`` best groups."""
-    groups = scores.view(len(scores), -1, GROUP)
-    best = groups.amax(dim=2).topk(min(count, groups.shape[1]), dim=1).indices  # [b, g]
-    inside = groups.gather(1, best.unsqueeze(2).expand(-1, -1, GROUP)).flatten(1)  # [b, g * 64]
-    rough, place = inside.topk(count, dim=1)
-    rows = best.gather(1, place // GROUP) * GROUP + place % GROUP
-    return rows, rough
-
-
-def _best(rows: Tensor, scores: Tensor, banned: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of candidates [b, c] by (score falling, row rising); -1 / -inf where banned."""
-    scores = scores.masked_fill(banned, -torch.inf)
-    rows, order = rows.sort(dim=1)
-    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-    rows = rows.gather(1, order).masked_fill(scores.isneginf(), -1)
-    return rows[:, :k], scores[:, :k]
+def _at_least(floor: Tensor, rough: Tensor, maxima: Tensor, start: int) -> _Pairs:
+    """All that reach ``floor`` [b, 1] in a block [b, groups, GROUP] which begins at catalogue row ``start``."""
+    sessions, groups = torch.nonzero((maxima >= floor) & ~maxima.isneginf(), as_tuple=True)
+    inside = rough[sessions, groups]  # [g, GROUP]
+    found, places = torch.nonzero((inside >= floor[sessions]) & ~inside.isneginf(), as_tuple=True)
+    return _Pairs(sessions[found], start + groups[found] * GROUP + places)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .catalogue import Catalogue, Ranks, Top
 from .errors import InputError
 from .graph import SessionBatch, session_batch
-from .model import SRGNN, scale_vectors
+from .model import SRGNN, SessionEncoder, SRGNNConfig, scale_vectors
 from .sequence import IntArray
 
 
@@ -23,6 +23,10 @@ class Scorer(Protocol):
     @property
     def num_items(self) -> int:
         """V."""
+
+    @property
+    def search(self) -> str:
+        """How the best items are found, as shown in GET /model."""
 
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """The best ``k`` of each; rows in ``exclude[i]`` are left out of answer i. InputError on a bad k."""
@@ -38,15 +42,26 @@ class SRGNNScorer:
     nothing beside the catalogue.
     """
 
-    def __init__(self, model: SRGNN, servable: npt.NDArray[np.bool_]) -> None:
-        self.config = model.config
-        self.encoder = copy.deepcopy(model.encoder).cpu().double().eval().requires_grad_(False)
-        self.catalogue = Catalogue(model.item_matrix().detach().cpu(), torch.from_numpy(servable))
+    def __init__(self, config: SRGNNConfig, encoder: SessionEncoder, catalogue: Catalogue) -> None:
+        self.config = config
+        self.encoder = copy.deepcopy(encoder).cpu().double().eval().requires_grad_(False)
+        self.catalogue = catalogue
+
+    @classmethod
+    def of_model(cls, model: SRGNN, servable: npt.NDArray[np.bool_]) -> "SRGNNScorer":
+        """The scorer of a model as it is now; ``servable`` [V]: the items that may be answered."""
+        catalogue = Catalogue(model.item_matrix().detach().cpu(), torch.from_numpy(servable))
+        return cls(model.config, model.encoder, catalogue)
 
     @property
     def num_items(self) -> int:
         """V."""
         return self.catalogue.num_items
+
+    @property
+    def search(self) -> str:
+        """The catalogue's scan."""
+        return self.catalogue.scan.name
 
     @torch.inference_mode()
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
@@ -87,6 +102,11 @@ class DenseScorer(ABC):
     def num_items(self) -> int:
         """V."""
         return self._num_items
+
+    @property
+    def search(self) -> str:
+        """All scores are written down and sorted."""
+        return "dense"
 
     @abstractmethod
     def scores(self, sequences: Sequence[IntArray]) -> npt.NDArray[np.float32]:

@@ -76,7 +76,7 @@ def tiny_fallback() -> Fallback:
 def tiny_recommender() -> Recommender:
     """An untrained SR-GNN over 40 items."""
     fallback = tiny_fallback()
-    scorer = SRGNNScorer(tiny_model(), fallback.clicks > 0)
+    scorer = SRGNNScorer.of_model(tiny_model(), fallback.clicks > 0)
     return Recommender(tiny_vocabulary(), TINY_RULES, scorer, fallback, version="tiny-1")
 
 

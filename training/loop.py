@@ -123,7 +123,7 @@ def choose_device(name: str) -> torch.device:
 def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
     """Recall@20 and MRR@20 by the scorer that will serve."""
     model.eval()
-    scorer, targets, size = SRGNNScorer(model, servable > 0), examples.targets, 1024
+    scorer, targets, size = SRGNNScorer.of_model(model, servable > 0), examples.targets, 1024
     ranks = np.zeros(len(examples), np.int64)
     with progress("  validate", len(examples)) as advance:
         for start in range(0, len(examples), size):

@@ -32,7 +32,7 @@ def build(name) -> Recommender:
     if name in BASELINES:
         return fit_baselines(VOCABULARY, RULES, SPLIT)[name]
     fallback = Fallback.from_sessions(SPLIT.items, SPLIT.offsets, ITEMS)
-    return Recommender(VOCABULARY, RULES, SRGNNScorer(model(name), fallback.clicks > 0), fallback, name)
+    return Recommender(VOCABULARY, RULES, SRGNNScorer.of_model(model(name), fallback.clicks > 0), fallback, name)
 
 
 @pytest.fixture(scope="module", params=[*BASELINES, "dot", "cosine"])

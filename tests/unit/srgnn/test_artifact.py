@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from srgnn import artifact
 from srgnn.errors import ArtifactError, ConfigError, SRGNNError
+from srgnn.model import SRGNN, SRGNNConfig
+from tests.conftest import TINY_ITEMS, TINY_RULES, tiny_fallback, tiny_model, tiny_vocabulary
 
 
 @pytest.fixture
@@ -68,30 +70,55 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, tiny_recommender, monkeyp
 
     monkeypatch.setattr(artifact, "_sync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        save_again(tmp_path, tiny_recommender)
+        save_again(tmp_path, tiny_recommender.vocabulary, tiny_recommender.fallback)
     assert list(tmp_path.iterdir()) == []
 
 
-def save_again(directory, recommender, dataset="tiny"):
-    from tests.conftest import tiny_model
-
+def save_again(directory, vocabulary, fallback, model=None, dataset="tiny"):
     return artifact.save(
         directory,
         dataset=dataset,
-        model=tiny_model(),
-        rules=recommender.rules,
-        vocabulary=recommender.vocabulary,
-        fallback=recommender.fallback,
+        model=model or tiny_model(),
+        rules=TINY_RULES,
+        vocabulary=vocabulary,
+        fallback=fallback,
         probe_histories=[],
         provenance={},
         metrics={},
     )
 
 
+def test_version_1_is_still_read():
+    """Written by the last release that wrote it; load() recomputes its probes."""
+    loaded = artifact.load(Path(__file__).parents[2] / "golden" / "artifact_v1")
+    assert loaded.manifest["version"] == 1
+    answer = loaded.recommender.recommend([["item-1", "item-5", "item-1"]], 12)[0]
+    assert answer.source == "model"
+    assert max(map(abs, answer.scores)) <= loaded.manifest["model"]["scale"]  # unit rows, though stored otherwise
+
+
+def test_version_2_stores_the_items_as_they_are_scored(tmp_path):
+    torch.manual_seed(0)
+    model = SRGNN(SRGNNConfig(hidden_size=4, scoring="cosine"), TINY_ITEMS, TINY_RULES.max_length).eval()
+    path = save_again(tmp_path, tiny_vocabulary(), tiny_fallback(), model)
+    stored = load_file(path / "model.safetensors")["embedding"]
+    assert torch.equal(stored, model.item_matrix())
+    assert torch.equal(artifact.load(path).recommender.scorer.catalogue.matrix, stored)
+
+
+def test_the_matrices_are_used_where_they_lie_in_the_files(tiny_artifact):
+    path = artifact.resolve(tiny_artifact)
+    loaded = artifact.load(path)
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(path / "model.safetensors") in mapped
+    assert str(path / "catalogue.safetensors") in mapped
+    assert loaded.recommender.scorer.catalogue.matrix.dtype == torch.float32
+
+
 @pytest.mark.parametrize("dataset", ["", "my shop", "a/b", "..", "é", "x" * 65])
-def test_a_dataset_name_that_is_no_file_name_is_refused(tmp_path, tiny_recommender, dataset):
+def test_a_dataset_name_that_is_no_file_name_is_refused(tmp_path, dataset):
     with pytest.raises(ConfigError, match="dataset name"):
-        save_again(tmp_path, tiny_recommender, dataset)
+        save_again(tmp_path, tiny_vocabulary(), tiny_fallback(), dataset=dataset)
 
 
 @pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
@@ -122,8 +149,8 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_a_newer_format_says_upgrade(folder):
-    path = resealed(artifact.resolve(folder), version=2)
-    with pytest.raises(ArtifactError, match="version 2 and this srgnn reads version 1: upgrade"):
+    path = resealed(artifact.resolve(folder), version=3)
+    with pytest.raises(ArtifactError, match="version 3 and this srgnn reads versions 1, 2: upgrade"):
         artifact.load(path)
 
 

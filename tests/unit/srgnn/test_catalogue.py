@@ -5,8 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srgnn import catalogue as module
-from srgnn.catalogue import Catalogue, quantise
+from srgnn.catalogue import Catalogue
 from srgnn.errors import InputError
+from srgnn.scan import Int8Scan, quantise
+
+
+def catalogue(matrix, servable, scan="float32"):
+    """A catalogue searched in the given way, also where this processor would be slow at it."""
+    made = Catalogue(matrix, servable)
+    if scan == "int8":
+        made.scan = Int8Scan(made.matrix, quantise(made.matrix))
+    assert made.scan.name == scan
+    return made
+
+
+both_scans = pytest.mark.parametrize("scan", ["float32", "int8"])
 
 
 def exact_order(matrix, servable, vector, exclude=()):
@@ -24,15 +37,16 @@ def make(num_items=300, width=8, sessions=5, seed=0):
     return matrix, servable, vectors
 
 
+@both_scans
 @given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
 @settings(max_examples=60)
-def test_top_k_is_the_sorted_catalogue(num_items, k, seed, copies):
+def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies):
     matrix, servable, vectors = make(num_items, seed=seed)
     if copies:
         matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]  # masses of exact ties
     k = min(k, num_items)
     exclude = [np.unique(np.arange(i, num_items, 3)) for i in range(len(vectors))]
-    top = Catalogue(matrix, servable).top_k(vectors, k, exclude)
+    top = catalogue(matrix, servable, scan).top_k(vectors, k, exclude)
     for i, vector in enumerate(vectors):
         order, scores = exact_order(matrix, servable, vector, set(exclude[i].tolist()))
         wanted = order[:k]
@@ -59,25 +73,54 @@ def test_rank_counts_items_scoring_at_least_as_much(num_items, seed, copies):
             assert ranks.rank[i] == num_items
 
 
-def test_scores_too_close_for_float32_are_still_ordered(monkeypatch):
+@both_scans
+def test_scores_too_close_for_the_scan_are_still_ordered(scan):
     matrix = torch.full((500, 4), 4.0)
     matrix[:, 0] = 1.0 + torch.arange(500) * 2.0**-23  # neighbours differ in the last bit
     vector = torch.full((1, 4), 1e3, dtype=torch.float64)
-    slow_ways = []
-    before = Catalogue._top_of_one
-    monkeypatch.setattr(Catalogue, "_top_of_one", lambda *args: slow_ways.append(1) or before(*args))
-    top = Catalogue(matrix, torch.ones(500)).top_k(vector, 10)
+    top = catalogue(matrix, torch.ones(500), scan).top_k(vector, 10)
     assert top.rows[0].tolist() == list(range(499, 489, -1))
-    assert slow_ways == [1]
 
 
-def test_blocks_do_not_change_answers(monkeypatch):
+@both_scans
+def test_both_scans_give_the_same_bits(scan):
+    matrix, servable, vectors = make(num_items=2000, width=32, sessions=50)
+    wanted, found = catalogue(matrix, servable).top_k(vectors, 20), catalogue(matrix, servable, scan).top_k(vectors, 20)
+    assert found.rows.tolist() == wanted.rows.tolist()
+    assert found.scores.tolist() == wanted.scores.tolist()
+
+
+@both_scans
+def test_few_items_are_scored_exactly(scan, monkeypatch):
+    matrix, servable, vectors = make(num_items=20_000, width=64, sessions=1)
+    exact_rows = []
+    before = module._exact
+    monkeypatch.setattr(module, "_exact", lambda items, *args: exact_rows.append(len(items)) or before(items, *args))
+    catalogue(matrix, servable, scan).top_k(vectors, 20)
+    assert 20 <= sum(exact_rows) < 400
+
+
+@both_scans
+def test_blocks_do_not_change_answers(scan, monkeypatch):
     matrix, servable, vectors = make(sessions=7)
-    whole = Catalogue(matrix, servable).top_k(vectors, 5, [np.array([i]) for i in range(7)])
-    monkeypatch.setattr(module, "BLOCK_SCORES", 1000)  # three sessions at a time
-    parts = Catalogue(matrix, servable).top_k(vectors, 5, [np.array([i]) for i in range(7)])
+    exclude = [np.array([i, 200 + i]) for i in range(7)]
+    whole = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
+    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(module, "SESSIONS_AT_ONCE", 3)
+    monkeypatch.setattr(module, "EXACT_ROWS_AT_ONCE", 10)
+    parts = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
     assert whole.rows.tolist() == parts.rows.tolist()
     assert whole.scores.tolist() == parts.scores.tolist()
+
+
+def test_ranks_do_not_depend_on_blocks(monkeypatch):
+    matrix, servable, vectors = make(sessions=7)
+    targets = np.arange(7)
+    whole = Catalogue(matrix, servable).ranks(vectors, targets)
+    monkeypatch.setattr(module, "RANK_SCORES", 700)  # two sessions at a time
+    parts = Catalogue(matrix, servable).ranks(vectors, targets)
+    assert (whole.rank == parts.rank).all()
+    assert (whole.ties == parts.ties).all()
 
 
 @pytest.mark.parametrize("k", [0, -1, 301])
@@ -85,11 +128,3 @@ def test_k_out_of_bounds_is_refused(k):
     matrix, servable, vectors = make()
     with pytest.raises(InputError, match=f"k is {k}: the catalogue has 300 items"):
         Catalogue(matrix, servable).top_k(vectors, k)
-
-
-def test_quantise_is_within_half_a_scale():
-    matrix, _, _ = make()
-    items, scales = quantise(matrix)
-    assert items.dtype == torch.int8
-    assert bool(((items.float() * scales - matrix).abs() <= 0.5001 * scales).all())
-    assert quantise(torch.zeros(2, 3))[0].tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -21,7 +21,7 @@ def build():
     rules = SessionRules(max_length=4)
     model = SRGNN(SRGNNConfig(hidden_size=8, scoring="cosine", reversed_positions=True), 30, rules.max_length)
     fallback = Fallback.from_sessions(np.array([3, 4, 3, 5, *range(29)]), np.array([0, 4, 33]), 30)
-    return Recommender(Vocabulary(ITEMS), rules, SRGNNScorer(model, fallback.clicks > 0), fallback)
+    return Recommender(Vocabulary(ITEMS), rules, SRGNNScorer.of_model(model, fallback.clicks > 0), fallback)
 
 
 RECOMMENDER = build()

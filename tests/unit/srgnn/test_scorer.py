@@ -19,7 +19,7 @@ def model(request):
 
 def test_it_answers_what_the_model_scores(model):
     servable = np.arange(30) != 4
-    scorer = SRGNNScorer(model, servable)
+    scorer = SRGNNScorer.of_model(model, servable)
     scores = model.eval()(session_batch(SEQUENCES)).detach()
     scores[:, 4] = -torch.inf
     assert scorer.top_k(SEQUENCES, 5).rows.tolist() == scores.topk(5).indices.tolist()
@@ -29,7 +29,7 @@ def test_it_answers_what_the_model_scores(model):
 
 
 def test_batch_and_single_answers_agree_to_the_bit(model):
-    scorer = SRGNNScorer(model, np.ones(30, bool))
+    scorer = SRGNNScorer.of_model(model, np.ones(30, bool))
     together = scorer.top_k(SEQUENCES, 10)
     for i, one in enumerate(SEQUENCES):
         alone = scorer.top_k([one], 10)
@@ -38,13 +38,13 @@ def test_batch_and_single_answers_agree_to_the_bit(model):
 
 
 def test_the_models_own_weights_stay_as_they_are(model):
-    SRGNNScorer(model, np.ones(30, bool))
+    SRGNNScorer.of_model(model, np.ones(30, bool))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_attention_has_one_weight_a_click(model):
-    weights = SRGNNScorer(model, np.ones(30, bool)).attention(np.array([1, 2, 1]))
+    weights = SRGNNScorer.of_model(model, np.ones(30, bool)).attention(np.array([1, 2, 1]))
     assert len(weights) == 3
     assert len(set(weights)) > 1
 
