@@ -11,6 +11,7 @@ from srgnn.errors import ConfigError
 from srgnn.recommender import Recommender
 
 from .errors import add_error_handlers
+from .express import Express
 from .inference import Batcher
 from .limits import BodyLimit
 from .routes import router
@@ -63,6 +64,7 @@ def create_app(
     app.state.metrics = metrics
     app.include_router(router)
     add_error_handlers(app)
+    app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Telemetry, metrics=metrics)  # added last, so outermost
     return app
@@ -81,7 +83,7 @@ def make_store(settings: Settings) -> SessionStore:
         max_clicks=settings.max_clicks,
         idle_seconds=settings.idle_seconds,
         timeout_seconds=settings.store_timeout_ms / 1000,
-        max_connections=settings.store_connections,
+        max_waiting=settings.store_queue,
     )
 
 

@@ -159,7 +159,7 @@ def _answer(
     service: Service, prediction: inference.Prediction, clicks: int, degraded: Degraded | None
 ) -> dict[str, Any]:
     best = prediction.recommendation
-    service.metrics.answers.labels(best.source, degraded or "no").inc()
+    service.metrics.answered(best.source, degraded or "no").inc()
     return {
         "items": [{"item_id": item, "score": score} for item, score in zip(best.item_ids, best.scores, strict=True)],
         "source": best.source,

@@ -55,7 +55,12 @@ class Settings(BaseSettings):
         le=10_000,
         description="Longest a request waits for Redis, connecting included; then it is answered without.",
     )
-    store_connections: int = Field(64, ge=1, le=10_000, description="Most connections to Redis at a time.")
+    store_queue: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Calls that may wait for Redis, over one connection; past that, requests are answered without.",
+    )
 
     k: int = Field(20, ge=1, description="Items recommended where a request does not say how many.")
     max_k: int = Field(100, ge=1, le=10_000, description="Most items a request may ask for.")

@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import orjson
@@ -49,13 +50,17 @@ class Metrics:
         )
         self.queue_length = Gauge("srgnn_queue_length", "Histories waiting for the model.", registry=self.registry)
         self.served = 0
+        # labels() takes longer than counting does. Their values are bounded, and so are these caches.
+        self._requests = cache(self.requests.labels)
+        self._seconds = cache(self.seconds.labels)
+        self.answered = cache(self.answers.labels)
         Info("srgnn_model", "The model that answers.", registry=self.registry).info({"name": model})
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""
         self.served += 1
-        self.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        self._requests(method if method in _METHODS else "other", route, str(status)).inc()
+        self._seconds(route).observe(seconds)
 
     def render(self) -> bytes:
         """The registry in Prometheus' text format."""

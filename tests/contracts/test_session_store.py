@@ -37,7 +37,7 @@ async def make_store(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]
                     max_clicks=max_clicks,
                     idle_seconds=idle_seconds,
                     timeout_seconds=5,
-                    max_connections=16,
+                    max_waiting=1000,
                 )
             )
             stack.push_async_callback(store.aclose)
@@ -235,7 +235,7 @@ def test_any_run_of_clicks_answers_like_a_plain_list(
 
     memory = MemorySessionStore(max_clicks=max_clicks, idle_seconds=60, max_sessions=1000)
     redis = RedisSessionStore(
-        redis_server.url, max_clicks=max_clicks, idle_seconds=60, timeout_seconds=5, max_connections=2
+        redis_server.url, max_clicks=max_clicks, idle_seconds=60, timeout_seconds=5, max_waiting=1000
     )
     assert asyncio.run(run(memory)) == expected
     assert asyncio.run(run(redis)) == expected
