@@ -17,8 +17,8 @@ IDLE_SECONDS = 3.0
 """An idle connection is closed here before the service does (uvicorn: 5 s), lest a request crosses that."""
 READ_BYTES = 65_536
 
-Answered = Callable[[Call, bytes], None]
-"""(call, the whole answer)."""
+Answered = Callable[[Call, bytes, float], None]
+"""(call, the whole answer, when it was complete on the monotonic clock)."""
 Failed = Callable[[Call, str], None]
 """(call, reason)."""
 
@@ -146,7 +146,7 @@ class Pool:
             connection.send(self._waiting.popleft())
         else:
             self._free.append(connection)
-        self._answered(call, answer)
+        self._answered(call, answer, connection.used)
 
     def lost(self, connection: Connection, call: Call | None, reason: str) -> None:
         """A connection is closed; a call that waits for one gets a new one."""

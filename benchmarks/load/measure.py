@@ -74,7 +74,7 @@ class Result:
 
     rate: float
     achieved: float
-    """Answers a second, without errors."""
+    """Answers a second that came while it was measured, without errors."""
     requests: int
     seconds: float
     latency_ms: dict[str, float]
@@ -126,7 +126,6 @@ class OpenLoop:
         self._latency, self._lag, self._outcome = [np.nan] * n, [0.0] * n, bytearray(n)
         self._next = self._finished = self._checked = self._held = 0
         self._reasons: Counter[str] = Counter()
-        self._last_answer = 0.0
         self._cpu_before: Mapping[str, float] = {}
 
     def run(self) -> Result:
@@ -171,7 +170,7 @@ class OpenLoop:
         self._next = i
         self._alarm.set(begun + max(offsets[i], offsets[first] + TICK_SECONDS) if i < len(offsets) else None)
 
-    def _answered(self, call: Call, answer: bytes) -> None:
+    def _answered(self, call: Call, answer: bytes, now: float) -> None:
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")
         outcome = outcome_of(answer)
@@ -179,15 +178,14 @@ class OpenLoop:
             self._checked += 1
             if problem := problem_with(call, wire.body(answer), self._target.k, outcome):
                 return self._failed(call, problem)
-        self._finish(call, outcome)
+        self._finish(call, outcome, now)
         return None
 
     def _failed(self, call: Call, reason: str) -> None:
         self._reasons[reason if len(self._reasons) < 20 else "other"] += call.index >= self._first
-        self._finish(call, FAILED)
+        self._finish(call, FAILED, time.monotonic())
 
-    def _finish(self, call: Call, outcome: int) -> None:
-        now = self._last_answer = time.monotonic()
+    def _finish(self, call: Call, outcome: int, now: float) -> None:
         self._latency[call.index] = now - call.due
         self._outcome[call.index] = outcome
         self._finished += 1
@@ -202,6 +200,12 @@ class OpenLoop:
                 self._latency[i] = now - self._begun - self._offsets[i]
                 self._reasons["no answer"] += i >= self._first
 
+    def _answers_while_measured(self) -> int:
+        outcome = np.frombuffer(bytes(self._outcome), dtype=np.uint8)
+        came = np.array(self._offsets) + np.array(self._latency) - self._offsets[self._first]
+        while_measured = (came >= 0) & (came < self._plan.seconds)
+        return int((while_measured & ~np.isin(outcome, (FAILED, UNANSWERED))).sum())
+
     def _cpu_now(self) -> dict[str, float]:
         return {"client": time.process_time(), **self._cpu()}
 
@@ -211,13 +215,12 @@ class OpenLoop:
         outcome = np.frombuffer(bytes(self._outcome[first:]), dtype=np.uint8)
         errors = int(np.isin(outcome, (FAILED, UNANSWERED)).sum())
         since = self._begun + self._offsets[first]
-        seconds = max(self._plan.seconds, self._last_answer - since)
         elapsed = time.monotonic() - since
         kinds = np.array(self._kinds[first:])
         lags = percentiles(lag, {"p99": 99, "max": 100})
         return Result(
             rate=self._plan.rate,
-            achieved=round((len(outcome) - errors) / seconds, 2),
+            achieved=round(self._answers_while_measured() / self._plan.seconds, 2),
             requests=len(outcome),
             seconds=self._plan.seconds,
             latency_ms=percentiles(latency),
@@ -369,14 +372,14 @@ class ClosedLoop:
         self._pool.send(Call(self._sent, "bulk", time.monotonic(), request))
         self._sent += 1
 
-    def _answered(self, call: Call, answer: bytes) -> None:
+    def _answered(self, call: Call, answer: bytes, now: float) -> None:
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")
         if answer.count(b'"source":') != self._size:
             return self._failed(call, "the answer does not hold one recommendation for each history")
         if self._counting:
             self._answers += 1
-            self._latency.append(time.monotonic() - call.due)
+            self._latency.append(now - call.due)
             self._degraded += self._size - answer.count(b'"degraded":null')
         self._send()
         return None
