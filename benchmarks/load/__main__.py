@@ -67,7 +67,7 @@ def main(**options: Any) -> None:
     chosen = Options(**options)
     chosen.check()
     corpus = Corpus.open(chosen.corpus)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # both end what was started here
+    signal.signal(signal.SIGTERM, _interrupt)
     found: dict[str, Any] = {"benchmark": "load", **chosen.to_json(), **report.environment()}
     with _under_load(chosen) as system:
         bench = Bench(chosen, corpus, system)
@@ -76,6 +76,11 @@ def main(**options: Any) -> None:
     if chosen.plot and bench.rows:
         report.plot(bench.rows, chosen.plot, _title(found), found["knee"])
     click.echo(json.dumps(found, ensure_ascii=False, allow_nan=False))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that what was started here ends too."""
+    raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
