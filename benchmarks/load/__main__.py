@@ -231,10 +231,7 @@ class Bench:
         """The table, and a line for each figure beside it."""
         lines = []
         if self.rows:
-            lines += [
-                report.table(self.rows),
-                f"client: {max(row['client_cpu_us'] for row in self.rows):.0f} us a request",
-            ]
+            lines.append(report.table(self.rows))
         if self.options.sweep:
             lines.append(f"knee: {found['knee']:,.0f}/s" if found["knee"] else "knee: no rate was held")
         if self.bulk:

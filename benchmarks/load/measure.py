@@ -189,7 +189,7 @@ class OpenLoop:
         self._latency[call.index] = now - call.due
         self._outcome[call.index] = outcome
         self._finished += 1
-        if held := self._traffic.finish(call, outcome != FAILED):
+        if held := self._traffic.finish(call, outcome in (BY_MODEL, BY_FALLBACK)):
             self._pool.send(held)
 
     def _give_up(self) -> None:
@@ -271,7 +271,7 @@ def problem_with(call: Call, body: bytes, k: int, outcome: int) -> str:
         return f"the answer holds {len(items)} items, {len(set(items))} distinct; expected {k}"
     if scores != sorted(scores, reverse=True):
         return "the items are not sorted by score"
-    lost = degraded or (call.session and call.session.failed)
+    lost = degraded or (call.session and call.session.uncertain)
     if not lost and (clicks < call.position if call.kind == "read" else clicks != call.position):
         return f"the answer counts other clicks than were sent ({call.kind})"
     return ""

@@ -50,18 +50,18 @@ def _cpu_model() -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a rate; ``rows`` are results as JSON with their ``mean_batch``."""
+    """One line a rate; ``rows`` are results as JSON with their ``mean_batch``. ``client us`` is processor time."""
     processes = [name for name in ("client", "service", "redis") if any(name in row["cpu_cores"] for row in rows)]
     head = ["rate/s", "achieved", "p50 ms", "p90", "p99", "p99.9", "max", "errors", "degraded", "batch"]
-    lines = [[*head, *(f"{name} cores" for name in processes), "lag p99", ""]]
-    for row in rows:
+    lines = [[*head, *(f"{name} cores" for name in processes), "client us", "lag p99", ""]]
+    for row in sorted(rows, key=lambda row: row["rate"]):
         latency = [f"{value:.2f}" for value in row["latency_ms"].values()]
         batch = f"{row['mean_batch']:.2f}" if row["mean_batch"] else "-"
         cores = [f"{row['cpu_cores'].get(name, 0):.2f}" for name in processes]
         counts = [f"{row['errors']:,}", f"{row['degraded']:,}"]
-        lag = f"{row['send_lag_ms']['p99']:.2f}"
+        client = [f"{row['client_cpu_us']:.0f}", f"{row['send_lag_ms']['p99']:.2f}"]
         lines.append(
-            [f"{row['rate']:,.0f}", f"{row['achieved']:,.1f}", *latency, *counts, batch, *cores, lag, _note(row)]
+            [f"{row['rate']:,.0f}", f"{row['achieved']:,.1f}", *latency, *counts, batch, *cores, *client, _note(row)]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [
@@ -110,35 +110,34 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path, title: str, knee: float 
     figure = Figure(figsize=(9, 5.4), dpi=150, facecolor=PAPER)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    labels = [_draw(axes, rows, name, colour) for name, colour in COLOURS.items()]
-    _spread([label for label in labels if label])
+    for name, colour in COLOURS.items():
+        _draw(axes, rows, name, colour)
     _draw_targets(axes, rows, knee)
     _dress(axes, rows, title)
     figure.tight_layout()
+    _name_lines(axes, rows[-1])
     figure.savefig(file)
 
 
-def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> Any:
+def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
     rates, values = [row["rate"] for row in rows], [row["latency_ms"][name] for row in rows]
     axes.plot(rates, values, color=colour, linewidth=1.8, zorder=3)
     for row, rate, value in zip(rows, rates, values, strict=True):
         fill = colour if row["holds"] else PAPER
         axes.plot(rate, value, "o", color=colour, markerfacecolor=fill, markersize=5.5, zorder=4)
-    return axes.annotate(
-        name, (rates[-1], values[-1]), (9, 0), textcoords="offset points", color=colour, va="center", weight="bold"
-    )
 
 
-def _spread(labels: Sequence[Any]) -> None:
-    """Keep the names at the lines' ends apart where the lines meet; they are drawn from the lowest up."""
-    heights = [label.xy[1] for label in labels]
-    lifted = -1e9
-    import math
-
-    for label, height in zip(labels, heights, strict=True):
-        place = 100 * math.log10(height)  # points: a decade is about as high on the paper
-        lifted = max(place, lifted + 12)
-        label.xyann = (9, lifted - place)
+def _name_lines(axes: Any, last: Mapping[str, Any]) -> None:
+    """At the lines' right ends, the lowest first, each far enough above the one below to be read."""
+    lowest = float("-inf")
+    for name, colour in COLOURS.items():
+        end = last["rate"], last["latency_ms"][name]
+        height = axes.transData.transform(end)[1] * 72 / axes.figure.dpi  # in points
+        place = max(height, lowest)
+        axes.annotate(
+            name, end, (9, place - height), textcoords="offset points", color=colour, va="center", weight="bold"
+        )
+        lowest = place + 12
 
 
 def _draw_targets(axes: Any, rows: Sequence[Mapping[str, Any]], knee: float | None) -> None:
@@ -163,7 +162,7 @@ def _dress(axes: Any, rows: Sequence[Mapping[str, Any]], title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=12)
     axes.set_xlabel("requests a second, offered at a constant rate (open loop)", color=INK)
     axes.set_ylabel("latency from the scheduled time, ms", color=INK)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlim(left=0, right=1.12 * rows[-1]["rate"])
     lowest, highest = min(row["latency_ms"]["p50"] for row in rows), max(row["latency_ms"]["p99.9"] for row in rows)
@@ -171,7 +170,8 @@ def _dress(axes: Any, rows: Sequence[Mapping[str, Any]], title: str) -> None:
     axes.grid(axis="y", which="major", color="#d9dde2", linewidth=0.8)
     axes.grid(axis="y", which="minor", color="#eef0f3", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    foot = (
-        "bars at 1,000/s: targets for p50, p90, p99    hollow: an error, a degraded answer, p90 > 50 ms or rate missed"
-    )
+    foot = "hollow: an error, a degraded answer, p90 > 50 ms or rate missed"
+    if rows[0]["rate"] <= TARGET_RATE <= rows[-1]["rate"]:
+        limits = ", ".join(f"{name} < {limit:g} ms" for name, limit in TARGETS_MS.items())
+        foot = f"{foot}      bars: targets at {TARGET_RATE:,}/s, {limits}"
     axes.annotate(foot, (0, -0.16), xycoords="axes fraction", fontsize=8, color="#5b6570", va="top")

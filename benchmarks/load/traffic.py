@@ -59,9 +59,10 @@ class Session:
     """Catalogue rows not handed out yet."""
     left: int
     sent: int = 0
-    answered: int = 0
-    failed: bool = False
-    """A click was lost, so the service may know fewer than we sent."""
+    kept: int = 0
+    """Clicks that the service surely keeps."""
+    uncertain: bool = False
+    """A click failed or was answered without the store: the service may know fewer than were sent."""
     busy: bool = False
     """A click is under way: the next one waits in ``held``."""
     held: "deque[Call]" = field(default_factory=deque)
@@ -93,7 +94,7 @@ class Traffic:
         self._k = k
         self._numbers = count()
         self._live = deque(self._open() for _ in range(live))
-        self._known: deque[Session] = deque(maxlen=live)  # answered at least once: fit to be read
+        self._known: deque[Session] = deque(maxlen=live)  # with a click: fit to be read
         self._tails: dict[int, bytes] = {}
         self._histories = _histories(split, STATELESS_BODIES, seed)
         self._stateless: list[tuple[bytes, int]] = []
@@ -112,7 +113,7 @@ class Traffic:
             session = self._known[0]
             self._known.rotate(1)
             path = f"/sessions/{session.id}/recommendations?k={self._k}".encode()
-            return Call(index, kind, due, wire.get(path, self._host), session, session.answered)
+            return Call(index, kind, due, wire.get(path, self._host), session, session.kept)
         return self._click(index, due)
 
     def start(self, call: Call) -> bool:
@@ -126,17 +127,17 @@ class Traffic:
         session.busy = True
         return True
 
-    def finish(self, call: Call, answered: bool) -> Call | None:
-        """Note the end of a call; the click of the same session that it held back, if any, is to go out now."""
+    def finish(self, call: Call, kept: bool) -> Call | None:
+        """Note the end of a call, and whether its click was surely kept; returns the click that it held back."""
         session = call.session
         if session is None or call.kind != "click":
             return None
-        if answered:
-            if not session.answered:
+        if kept:
+            if not session.kept:
                 self._known.append(session)
-            session.answered += 1
+            session.kept += 1
         else:
-            session.failed = True
+            session.uncertain = True
         if session.held:
             return session.held.popleft()
         session.busy = False

@@ -203,3 +203,16 @@ def test_a_full_check_finds_a_format_that_the_cheap_one_misreads():
     call = Call(0, "stateless", 0.0, b"", None, position=1)
     body = json.dumps({"recommendations": [recommendation()]}).encode()
     assert "formatted" in problem_with(call, body, 2, outcome_of(body))
+
+
+def test_fewer_clicks_are_no_error_after_one_that_was_answered_without_the_store(serving, shop):
+    def respond(request):
+        answer = json.loads(shop(request).partition(b"\r\n\r\n")[2])
+        lost = len(shop.requests) == 1
+        if lost:
+            shop.sessions[answer["session_id"]].clear()
+        return http(packed({**answer, "degraded": "store_unavailable" if lost else None}))
+
+    with serving(respond) as target:
+        result = measure(target, traffic(live=1), Plan(100, 0.2))
+    assert (result.error_reasons, result.degraded) == ({}, 1)

@@ -8,7 +8,7 @@ def row(rate, p50, holds=True, **fields):
     return {
         "rate": rate, "achieved": rate - 0.5, "latency_ms": latency, "errors": 0, "degraded": 0, "mean_batch": 2.5,
         "cpu_cores": {"client": 0.1, "service": 0.5, "redis": 0.05}, "send_lag_ms": {"p99": 0.2, "max": 1.0},
-        "client_fell_behind": False, "holds": holds, **fields,
+        "client_fell_behind": False, "client_cpu_us": 61.2, "holds": holds, **fields,
     }  # fmt: skip
 
 

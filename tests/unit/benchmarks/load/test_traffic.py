@@ -54,7 +54,7 @@ def test_every_session_is_sent_whole_and_in_order_again_and_again():
         assert source.start(call)
         sent.setdefault(call.session.id, []).append(body_of(call.request)["item_id"])
         assert call.position == len(sent[call.session.id])
-        source.finish(call, answered=True)
+        source.finish(call, kept=True)
     assert list(sent) == [f"r-{number}" for number in range(len(sent))]
     for number, items in enumerate(sent.values()):
         whole = [VOCABULARY.ids[row] for row in SESSIONS[number % len(SESSIONS)]]
@@ -76,10 +76,10 @@ def test_a_click_waits_for_the_answer_to_the_one_before_it():
     assert source.start(first)
     assert not source.start(second)
     assert not source.start(third)
-    assert source.finish(first, answered=True) is second
-    assert source.finish(second, answered=False) is third
-    assert source.finish(third, answered=True) is None
-    assert (first.session.answered, first.session.failed, first.session.busy) == (2, True, False)
+    assert source.finish(first, kept=True) is second
+    assert source.finish(second, kept=False) is third
+    assert source.finish(third, kept=True) is None
+    assert (first.session.kept, first.session.uncertain, first.session.busy) == (2, True, False)
 
 
 def test_requests_are_what_the_service_expects():
@@ -89,7 +89,7 @@ def test_requests_are_what_the_service_expects():
     assert re.match(rb"POST /sessions/r-0/click HTTP/1.1\r\n", click.request)
     assert body_of(click.request) == {"item_id": "a", "k": 20}
     source.start(click)
-    source.finish(click, answered=True)
+    source.finish(click, kept=True)
     read = source.call("read", 1, 0.0)
     assert read.request.startswith(b"GET /sessions/r-0/recommendations?k=20 HTTP/1.1\r\n")
     assert read.position == 1
@@ -108,7 +108,7 @@ def test_reads_go_round_the_sessions_that_are_known():
     for index in range(3):
         call = source.call("click", index, 0.0)
         source.start(call)
-        source.finish(call, answered=True)
+        source.finish(call, kept=True)
     read = Counter(source.call("read", index, 0.0).session.id for index in range(6))
     assert read == {"r-0": 2, "r-1": 2, "r-2": 2}
 
