@@ -200,6 +200,9 @@ class Bench:
         plan = Plan(
             rate, options.seconds, options.warmup_seconds, parse_mix(options.mix), options.poisson, options.seed
         )
+        click.echo(
+            f"{rate:,.0f}/s: {options.warmup_seconds:g} s to warm up, {options.seconds:g} s to measure", err=True
+        )
         before = servers.batch_totals(self.system.url)
         result = measure(self.target, self._traffic(), plan, self.system.usage.cpu_seconds)
         after = servers.batch_totals(self.system.url)
@@ -210,7 +213,7 @@ class Bench:
         latency = " ".join(f"{name} {value:.2f}" for name, value in result.latency_ms.items())
         held = "held" if result.holds else "NOT held"
         note = f"; {extra}" if (extra := report.details(result)) else ""
-        click.echo(f"{rate:,.0f}/s for {options.seconds:g} s: {held}; {latency} ms{note}", err=True)
+        click.echo(f"{rate:,.0f}/s: {held}; {latency} ms{note}", err=True)
         if result.errors and self.system.service:
             click.echo(f"the service's log ends:\n{self.system.service.last_lines(3)}", err=True)
         return result
