@@ -5,6 +5,8 @@ PORT   ?= 8000
 DEMO   ?= demo
 CLICKS ?=
 SET    ?=
+CORPUS   ?= $(DEMO)/corpus
+ARTIFACT ?= $(DEMO)/artifacts
 BIN    := $(VENV)/bin
 RECIPE := $(if $(CLICKS),default,demo)
 
@@ -15,7 +17,7 @@ help:
 	@echo "make demo CLICKS=my.csv the same on your log (columns session_id,item_id,timestamp; see README)"
 	@echo "make test               lint, types and every test, with a real Redis"
 	@echo "make check              lint and types only"
-	@echo "make bench              benchmarks; each ends in one JSON line"
+	@echo "make bench              benchmarks, on what make demo left or CORPUS= and ARTIFACT=; each ends in one JSON line"
 
 install: $(VENV)/.installed
 
@@ -49,6 +51,7 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.load --corpus $(CORPUS) --artifact $(ARTIFACT) --rate 500 --rate 1000 --bulk
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import uvicorn
@@ -16,6 +17,9 @@ from srgnn.errors import ConfigError, StoreUnavailable
 
 from .settings import Settings, load_settings
 from .telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from srgnn.recommender import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +34,20 @@ def serve(artifact: Path | None, redis_url: str | None, host: str | None, port: 
 
     Every other setting is an environment variable, SRGNN_...; these options override theirs.
     """
-    settings = load_settings(artifact=artifact, redis_url=redis_url, host=host, port=port)
+    run_service(load_settings(artifact=artifact, redis_url=redis_url, host=host, port=port))
+
+
+def run_service(settings: Settings, recommender: "Recommender | None" = None) -> None:
+    """Serve, and say at the end what was done; ``recommender`` takes the place of the settings' artifact."""
     configure_logging(settings.log_level)
     with _listener(settings) as listener:
         from .app import create_app  # brings torch: not for --help, nor before wrong settings are told
 
-        app = create_app(settings)
+        app = create_app(settings, recommender=recommender)
         asyncio.run(_check_store(settings))
+        artifact = recommender.version if recommender else str(settings.artifact)
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        logger.info("serving", extra={"fields": {"url": url, "artifact": str(settings.artifact)}})
+        logger.info("serving", extra={"fields": {"url": url, "artifact": artifact}})
         started = time.monotonic()
         _run(app, settings, listener)
     emit({"served": app.state.metrics.served, "seconds": round(time.monotonic() - started, 3)})

@@ -1,4 +1,4 @@
-"""A real Redis for tests, on a free port, nothing on disk. Without one the tests fail, they never skip."""
+"""A real Redis for tests and benchmarks, on a free port, nothing on disk. Without one tests fail, they never skip."""
 
 import shutil
 import signal
@@ -38,6 +38,12 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process
+        return self._process.pid
 
     def start(self) -> None:
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}

@@ -1,0 +1,1 @@
+"""Open-loop load on the service; run it as ``python -m benchmarks.load``."""
