@@ -119,7 +119,7 @@ class DenseScorer(ABC):
         scores = self.scores(sequences).copy()
         for i, rows in enumerate(exclude or ()):
             scores[i, rows] = -np.inf
-        top = np.stack([_top_rows(one, k) for one in scores])
+        top = np.stack([top_rows(one, k) for one in scores])
         best = np.take_along_axis(scores, top, axis=1)
         return Top(np.where(np.isneginf(best), -1, top), best)
 
@@ -130,7 +130,7 @@ class DenseScorer(ABC):
         return Ranks((scores >= own).sum(axis=1), (scores == own).sum(axis=1) - 1)
 
 
-def _top_rows(scores: npt.NDArray[np.float32], k: int) -> IntArray:
+def top_rows(scores: npt.NDArray[np.floating], k: int) -> IntArray:
     """Rows of the k largest of [V] by (score falling, row rising), without sorting all of them."""
     threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
     rows = np.flatnonzero(scores >= threshold)

@@ -32,7 +32,11 @@ _SPLIT = click.Choice(["test", "validation"])
 @click.argument("artifact", type=_EXISTING)
 @click.option("--corpus", type=_EXISTING, required=True, help="Prepared corpus the artifact was trained on.")
 @click.option("--split", type=_SPLIT, default="test", show_default=True, help="Sessions to judge.")
-@click.option("--baselines", is_flag=True, help="Judge popularity and last-item Markov beside the model.")
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Judge simple methods beside the model: popularity, Markov, item-kNN, session-kNN.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
 def evaluate(artifact: Path, corpus: Path, split: str, baselines: bool, json_file: Path | None) -> None:
     """Judge ARTIFACT on held-out sessions: Recall, MRR, NDCG, coverage, popularity, latency.

@@ -126,11 +126,20 @@ def _estimates_from_json(flat: Mapping[str, Any]) -> dict[str, Estimate]:
 
 
 def to_table(report: Report) -> str:
-    """The report beside its baselines, in percent; intervals of slices are only in the JSON."""
+    """The report beside its baselines, in percent.
+
+    Slices show the strongest baseline only, for width; the others' slices, and all intervals of slices, are in the
+    JSON.
+    """
     reports = [report, *report.baselines.values()]
     blocks = [_heading(report), _accuracy(reports), _cutoffs(report), _lists(reports), _speed(reports)]
-    blocks += [_slice_table(name, reports) for name in report.slices]
+    blocks += [_slice_table(name, [report, *_strongest(reports[1:])]) for name in report.slices]
     return "\n\n".join(blocks)
+
+
+def _strongest(reports: Sequence[Report]) -> Sequence[Report]:
+    """The one with the best Recall at the last cutoff, the first of equals; nothing of nothing."""
+    return sorted(reports, key=lambda each: -each.estimates[f"recall@{_cutoffs_of(each)[-1]}"].value)[:1]
 
 
 def _heading(report: Report) -> str:

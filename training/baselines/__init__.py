@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -13,13 +14,24 @@ from srgnn.sequence import IntArray, SessionRules
 from srgnn.vocabulary import Vocabulary
 
 from ..corpus import Split
+from .item_knn import ItemKNN
 from .markov import Markov
 from .popularity import Popularity
+from .session_knn import SKNN, STAN, VSKNN, SessionKNN
+from .session_popularity import SessionPopularity
 
 Fit = Callable[[IntArray, IntArray, int], Scorer]
 """(items [C], offsets [S + 1], num_items) -> scorer."""
 
-BASELINES: dict[str, Fit] = {"popularity": Popularity.fit, "markov": Markov.fit}
+BASELINES: dict[str, Fit] = {
+    "popularity": Popularity.fit,
+    "session-popularity": SessionPopularity.fit,
+    "markov": Markov.fit,
+    "item-knn": ItemKNN.fit,
+    "s-knn": partial(SessionKNN.fit, weights=SKNN),
+    "v-sknn": partial(SessionKNN.fit, weights=VSKNN),
+    "stan": partial(SessionKNN.fit, weights=STAN),
+}
 
 
 def fit_baselines(vocabulary: Vocabulary, rules: SessionRules, split: Split) -> dict[str, Recommender]:

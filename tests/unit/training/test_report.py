@@ -85,6 +85,14 @@ def test_table_shows_popularity_speed_ties_and_slices(compared):
         assert part in table
 
 
+def test_slices_show_the_strongest_baseline_only(compared):
+    table = to_table(replace(compared, baselines={**compared.baselines, "stan": report("stan", 0.519)}))
+    slices = table[table.index("before in its session") :]
+    assert "stan Recall@20" in slices
+    assert "markov" not in slices
+    assert "\nmarkov " in table
+
+
 def test_table_columns_line_up(compared):
     for block in to_table(compared).split("\n\n")[1:]:
         rows = [line for line in block.splitlines() if not line.startswith("by ")]
