@@ -52,6 +52,11 @@ class VoteScorer(ABC):
         """V."""
         return self._num_items
 
+    @property
+    def search(self) -> str:
+        """Only items with votes are compared."""
+        return "votes"
+
     @abstractmethod
     def votes(self, sequence: IntArray) -> Votes:
         """Votes for the next item of one non-empty sequence of rows, oldest click first."""
