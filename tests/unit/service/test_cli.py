@@ -43,7 +43,7 @@ def test_help_names_every_option_and_needs_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert found.returncode == 0, found.stderr
-    for option in ("--artifact", "--redis-url", "--host", "--port"):
+    for option in ("--artifact", "--redis-url", "--host", "--port", "--workers"):
         assert option in found.stdout
 
 
@@ -91,27 +91,27 @@ def test_wrong_settings_are_told(arguments: list[str], environment: dict[str, st
 
 
 def test_port_taken_while_the_model_was_loading_is_told(tiny_recommender: Recommender) -> None:
-    with cli._listener(load_settings(port=0)) as first:
+    with cli.open_listener(load_settings(port=0)) as first:
         settings = load_settings(port=first.getsockname()[1])
-        with cli._listener(settings) as second:
+        with cli.open_listener(settings) as second:
             first.listen()
             app = create_app(settings, recommender=tiny_recommender)
             with pytest.raises(ConfigError, match="cannot listen on"):
-                cli._run(app, settings, second)
+                cli.run_server(app, settings, second)
 
 
 def test_unknown_host_is_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid"):
-        cli._listener(load_settings(host="no.such.host.invalid", port=0))
+        cli.open_listener(load_settings(host="no.such.host.invalid", port=0))
 
 
 def test_a_free_port_can_be_left_to_the_system() -> None:
-    with cli._listener(load_settings(port=0)) as listener:
+    with cli.open_listener(load_settings(port=0)) as listener:
         assert listener.getsockname()[1] > 0
 
 
 async def test_the_store_is_asked_once_before_serving(redis_url: str) -> None:
-    await cli._check_store(load_settings())
-    await cli._check_store(load_settings(redis_url=redis_url))
+    await cli.check_store(load_settings())
+    await cli.check_store(load_settings(redis_url=redis_url))
     with pytest.raises(StoreUnavailable):
-        await cli._check_store(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+        await cli.check_store(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
