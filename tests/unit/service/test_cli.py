@@ -81,6 +81,7 @@ def test_unreachable_redis_is_told_without_its_password(tiny_artifact: Path) -> 
         (["--redis-url", "http://x"], {}, "SRGNN_REDIS_URL"),
         ([], {"SRGNN_QUEU_SIZE": "5"}, "did you mean SRGNN_QUEUE_SIZE?"),
         ([], {"SRGNN_DEADLINE_MS": "soon"}, "SRGNN_DEADLINE_MS is 'soon'"),
+        (["--workers", "2"], {}, "SRGNN_WORKERS is 2, but SRGNN_REDIS_URL is not set"),
     ],
 )
 def test_wrong_settings_are_told(arguments: list[str], environment: dict[str, str], expected: str) -> None:
@@ -98,6 +99,11 @@ def test_port_taken_while_the_model_was_loading_is_told(tiny_recommender: Recomm
             app = create_app(settings, recommender=tiny_recommender)
             with pytest.raises(ConfigError, match="cannot listen on"):
                 cli.run_server(app, settings, second)
+
+
+def test_several_workers_serve_nothing_but_an_artifact(tiny_recommender: Recommender) -> None:
+    with pytest.raises(ConfigError, match="SRGNN_WORKERS is 2: several workers can only serve an artifact"):
+        cli.run_service(load_settings(workers=2, redis_url="redis://127.0.0.1:1/0"), tiny_recommender)
 
 
 def test_unknown_host_is_told() -> None:
