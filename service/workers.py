@@ -18,6 +18,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -97,7 +98,7 @@ class Supervisor:
                     self._wait(stop)
             finally:
                 self._end()
-            return requests_answered(metrics), time.monotonic() - (self._opened or time.monotonic())
+            return requests_answered(metrics), time.monotonic() - self._opened if self._opened else 0.0
 
     def _fill_up(self) -> None:
         while len(self._workers) < self.settings.workers and time.monotonic() >= self._retry_at:
@@ -225,10 +226,13 @@ def _work(settings: Settings, listener: socket.socket, pipe: "Connection", repla
         pipe.recv()
     except SRGNNError as error:
         pipe.send(error)
-    except (EOFError, BrokenPipeError):
-        return  # the parent is gone
+    except (EOFError, ConnectionError):
+        pass  # the parent is gone
     else:
         run_server(app, settings, listener)
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():
+        shutil.rmtree(os.environ[METRICS_DIRECTORY], ignore_errors=True)
 
 
 def _load(settings: Settings, pipe: "Connection", replaces_another: bool) -> FastAPI:

@@ -80,17 +80,12 @@ def start(artifact: Path, folder: Path, redis_url: str) -> Service:
 def serving(artifact: Path, folder: Path, redis_url: str) -> Iterator[Service]:
     """Ready to answer; nothing of it is left afterwards."""
     service = start(artifact, folder, redis_url)
-    family: list[psutil.Process] = []
     try:
         until(lambda: answers(service), service)
-        family = psutil.Process(service.process.pid).children(recursive=True)
         yield service
     finally:
-        service.process.kill()
-        service.process.communicate()
-        for process in family:
-            if process.is_running():
-                process.kill()
+        service.process.terminate()
+        service.end()
 
 
 def answers(service: Service) -> bool:
@@ -226,42 +221,22 @@ def test_sigterm_ends_all_after_what_is_under_way(tiny_artifact: Path, tmp_path:
 def test_workers_end_when_their_parent_is_killed(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:
     with serving(tiny_artifact, tmp_path, redis_url) as service:
         workers = service.workers()
+        [metrics] = {worker.environ()["PROMETHEUS_MULTIPROC_DIR"] for worker in workers}
+        assert Path(metrics).is_dir()
         service.process.kill()
         until(lambda: gone(workers))
+    assert not Path(metrics).exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", service.port))
 
 
-def damage(artifact: Path) -> None:
-    with next(artifact.glob("*/model.safetensors")).open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff")
-
-
 def test_a_damaged_artifact_is_told_once(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:
     damaged = shutil.copytree(tiny_artifact, tmp_path / "damaged")
-    damage(damaged)
+    with next(damaged.glob("*/model.safetensors")).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
     service = start(damaged, tmp_path, redis_url)
     assert service.end() == (2, "")
     [line] = service.log.read_text().splitlines()
     assert line.startswith("error: ")
     assert "model.safetensors is damaged" in line
-
-
-def test_replacements_that_cannot_start_end_the_service_only_when_no_worker_is_left(
-    tiny_artifact: Path, tmp_path: Path, redis_url: str
-) -> None:
-    artifact = shutil.copytree(tiny_artifact, tmp_path / "artifacts")
-    with serving(artifact, tmp_path, redis_url) as service:
-        first, second = service.workers()
-        # A new file in place of the old one, as a copy does it: the workers that run keep what they have mapped.
-        whole = next(artifact.glob("*/model.safetensors"))
-        shutil.copy(whole, tmp_path / "copy")
-        (tmp_path / "copy").replace(whole)
-        damage(artifact)
-        first.kill()
-        until(lambda: bool(service.lines("a worker cannot be replaced, the others go on")), service)
-        assert service.click("s", "100").json()["source"] == "model"
-        second.kill()
-        assert service.end() == (2, "")
-    assert "model.safetensors is damaged" in service.log.read_text().splitlines()[-1]

@@ -164,6 +164,22 @@ def test_a_replacement_that_cannot_start_is_tried_again_later(
     assert len(parent.pipes) == started + 1
 
 
+def test_replacements_that_cannot_start_end_the_service_when_no_worker_is_left(parent: Parent) -> None:
+    parent.serving()
+    for number in (0, 1):
+        parent.processes[0].exitcode = -9
+        parent.pipes[number].close()
+        parent.turn()
+    parent.turn()
+    parent.pipes[2].close()
+    parent.turn()
+    parent.pipes[3].send(ArtifactError("damaged"))
+    parent.turn()
+    parent.pipes[3].close()
+    with pytest.raises(ArtifactError, match="damaged"):
+        parent.turn()
+
+
 def test_a_stop_lets_those_that_serve_finish_and_kills_those_that_load(parent: Parent) -> None:
     parent.serving()
     parent.pipes[0].close()
