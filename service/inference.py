@@ -170,10 +170,11 @@ def _fail(job: _Job, reason: Reason) -> None:
 
 def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
     """One batched call for queries that differ in everything; a shorter list is a prefix of a longer one."""
+    excluded = [query.excluded for query in queries]
     found = recommender.recommend(
         [query.history for query in queries],
         k=max(query.k for query in queries),
-        exclude=[query.excluded for query in queries],
+        exclude=excluded if any(excluded) else None,
     )
     return [
         Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None)
@@ -182,4 +183,4 @@ def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction
 
 
 def _first(best: Recommendation, k: int) -> Recommendation:
-    return Recommendation(best.item_ids[:k], best.scores[:k], best.source)
+    return best if len(best.item_ids) <= k else Recommendation(best.item_ids[:k], best.scores[:k], best.source)
