@@ -1,6 +1,7 @@
 """``srgnn serve``."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -142,6 +143,9 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> Non
     # uvicorn raises the signal again when it has stopped; under Python's own handlers that would kill this
     # process before its last line is out.
     previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    # What was made by now stays to the end. Looked through for cycles it would hold up requests for 0.2 s at a time.
+    gc.collect()
+    gc.freeze()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a worker's wait until here
     try:
         server.run(sockets=[listener])
