@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .catalogue import Catalogue, Ranks, Top
 from .errors import InputError
-from .graph import SessionBatch, session_batch
+from .graph import session_batch, session_graphs
 from .model import SRGNN, SessionEncoder, SRGNNConfig, scale_vectors
+from .packed import PackedEncoder
 from .sequence import IntArray
 
 
@@ -45,7 +46,9 @@ class SRGNNScorer:
     def __init__(self, config: SRGNNConfig, encoder: SessionEncoder, catalogue: Catalogue) -> None:
         self.config = config
         self.encoder = copy.deepcopy(encoder).cpu().double().eval().requires_grad_(False)
+        self._packed = PackedEncoder(self.encoder)
         self.catalogue = catalogue
+        self._items = catalogue.matrix.numpy()
 
     @classmethod
     def of_model(cls, model: SRGNN, servable: npt.NDArray[np.bool_]) -> "SRGNNScorer":
@@ -76,20 +79,18 @@ class SRGNNScorer:
     @torch.inference_mode()
     def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
         """Float64 [B, d]."""
-        batch = session_batch(sequences)
-        return scale_vectors(self.encoder(self._nodes(batch), batch), self.config)
+        graphs = session_graphs(sequences)
+        nodes = self._items[graphs.x].astype(np.float64)  # [N, d]
+        return scale_vectors(torch.from_numpy(self._packed(nodes, graphs)), self.config)
 
     @torch.inference_mode()
     def attention(self, sequence: IntArray) -> list[float]:
         """alpha of each click, oldest first: how much it weighs in the global session embedding."""
         batch = session_batch([sequence])
-        clicks, last = self.encoder.click_states(self._nodes(batch), batch)
+        nodes = self.catalogue.matrix[batch.x].double()  # [N, d]
+        clicks, last = self.encoder.click_states(nodes, batch)
         weights: list[float] = self.encoder.readout.attention(clicks, last, batch).squeeze(1).tolist()
         return weights
-
-    def _nodes(self, batch: SessionBatch) -> Tensor:
-        """Item embeddings of the graph's nodes: float64 [N, d]."""
-        return self.catalogue.matrix[batch.x].double()
 
 
 class DenseScorer(ABC):
