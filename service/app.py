@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI
@@ -35,7 +36,8 @@ def create_app(
         loaded = artifact.load(settings.artifact)
         recommender, manifest = loaded.recommender, loaded.manifest
     _check_keeps_enough(settings, recommender)
-    metrics = Metrics(recommender.version)
+    created = manifest and datetime.fromisoformat(manifest["created"])
+    metrics = Metrics(recommender.version, created=created or None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:

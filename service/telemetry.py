@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -29,7 +30,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 class Metrics:
     """The service's metrics in a registry of their own; no label takes a value from a request."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, created: datetime | None = None) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "srgnn_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
@@ -50,6 +51,9 @@ class Metrics:
         self.queue_length = Gauge("srgnn_queue_length", "Histories waiting for the model.", registry=self.registry)
         self.served = 0
         Info("srgnn_model", "The model that answers.", registry=self.registry).info({"name": model})
+        if created:
+            age = Gauge("srgnn_model_created_timestamp_seconds", "When the model was made.", registry=self.registry)
+            age.set(created.timestamp())
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""

@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -141,3 +142,10 @@ def test_logging_goes_to_stderr_as_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_metrics_name_the_model(metrics: Metrics) -> None:
     assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()
+
+
+def test_metrics_say_when_the_model_was_made() -> None:
+    made = datetime(2026, 11, 24, tzinfo=UTC)
+    name = "srgnn_model_created_timestamp_seconds"
+    assert Metrics("m", made).registry.get_sample_value(name) == made.timestamp()
+    assert Metrics("m").registry.get_sample_value(name) is None
