@@ -2,7 +2,7 @@
 # They share the layer of torch and the other core packages, by far the largest, so the second costs only its extra.
 #
 # CPU torch unless told otherwise. TORCH names PyTorch's build and the folder of its own index; TORCH_INDEX replaces
-# that index where it cannot be reached, and empty means pip's own (PyPI's torch for x86-64 is a CUDA build of several GB).
+# that index where it cannot be reached; empty means pip's own, but PyPI's torch for x86-64 is a CUDA build of several GB.
 #   docker build --target train --build-arg TORCH=cu130 -t srgnn-train:cuda .
 ARG PYTHON=python:3.11.14-slim-bookworm
 ARG TORCH=cpu
@@ -27,15 +27,17 @@ ARG PIP_INDEX_URL=
 WORKDIR /src
 COPY constraints.txt ./
 RUN python3 -m venv --without-pip /opt/core \
-    && pip --python /opt/core/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch
+    && pip --python /opt/core/bin/python install --no-deps -c constraints.txt \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY --from=requirements /src/core.txt ./
 RUN pip --python /opt/core/bin/python install -c constraints.txt -r core.txt
 # Headers and tests are for building against torch and for its developers.
 RUN cd /opt/core/lib/python3.*/site-packages \
     && rm -rf torch/include torch/share torch/test torch/bin/*Test \
     && find . -type d -name tests -prune -exec rm -rf {} + \
-    && /opt/core/bin/python -c "import torch, sys; cuda = torch.version.cuda; wanted = '$TORCH' != 'cpu'; \
-sys.exit(bool(cuda) != wanted and f'TORCH=$TORCH, but pip brought torch {torch.__version__} (CUDA: {cuda}): set TORCH_INDEX to an index that has the build you want')"
+    && /opt/core/bin/python -c "import torch, sys; cuda = torch.version.cuda; wanted = '$TORCH' != 'cpu'; sys.exit( \
+        bool(cuda) != wanted and f'TORCH=$TORCH, but pip brought torch {torch.__version__} (CUDA: {cuda}): ' \
+        'set TORCH_INDEX to an index that has the build you want')"
 
 # An environment that sees core's packages: pip counts them as installed and adds only what is missing.
 FROM core AS extra

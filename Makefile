@@ -8,13 +8,14 @@ SET    ?=
 BIN    := $(VENV)/bin
 RECIPE := $(if $(CLICKS),default,demo)
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench smoke clean
 
 help:
 	@echo "make demo               simulate clicks, train, evaluate, serve on port $(PORT)"
 	@echo "make demo CLICKS=my.csv the same on your log (columns session_id,item_id,timestamp; see README)"
 	@echo "make test               lint, types and every test, with a real Redis"
 	@echo "make check              lint and types only"
+	@echo "make smoke              the containers, for real: build, start, break, replace, swap (docker or podman)"
 	@echo "make bench              benchmarks; each ends in one JSON line"
 
 install: $(VENV)/.installed
@@ -49,6 +50,9 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks.training
+
+smoke:
+	deploy/smoke.sh
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

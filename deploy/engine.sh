@@ -1,4 +1,4 @@
-# Sourced by smoke.sh and roll.sh: docker with its compose plugin where its engine runs, else podman with podman-compose.
+# Sourced by smoke.sh and roll.sh: docker with its compose plugin where its engine runs, else podman-compose.
 if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
     ENGINE=docker
     COMPOSE=(docker compose)

@@ -32,7 +32,7 @@ for service in replica srgnn; do
         # podman writes harmless errors where there is no systemd; a container that did not start is seen below.
         "${COMPOSE[@]}" "$@" --profile scale up -d --no-deps --no-recreate "$service" >/dev/null 2>&1 || true
         wait_ready
-        sleep 2 # until nginx, which asks for addresses every second, knows the new one
+        sleep 3 # until nginx, which looks every second, knows the new one
         replaced=$((replaced + 1))
     done
 done

@@ -167,7 +167,8 @@ within 120 "nginx answers" curl -sf "$GATEWAY/readyz"
 within 120 "two replicas" replicas_ready 2
 "$ENGINE" exec "$(of nginx)" bash /usr/local/bin/answers 8080 /healthz || missed "health check of nginx"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$GATEWAY/metrics")" = 404 ] || missed "nginx passes /metrics on"
-sleep 2
+everyone_knows() { for id in $(of srgnn) $(of replica); do [ "$("$ENGINE" exec "$id" python -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8000/sessions/visitor").read().decode())')" = "$before" ] || return 1; done; }
+within 60 "every recommender knows the session" everyone_knows
 [ "$(curl -sS "$GATEWAY/sessions/visitor")" = "$before" ] || missed "the session behind nginx"
 ok "nginx in front of three recommenders, any of them knows the session"
 
@@ -192,7 +193,7 @@ load_end "trained and swapped to a new model under load"
 for id in $(of srgnn) $(of replica); do
     [ "$("$ENGINE" exec "$id" python -c 'import json, urllib.request as u; print(json.load(u.urlopen("http://127.0.0.1:8000/model"))["model"])')" = "$new" ] || missed "$id serves another model than $new"
 done
-[ "$(curl -sS "$GATEWAY/sessions/visitor")" = "$before" ] || missed "the session after the swap"
+within 60 "every recommender knows the session after the swap" everyone_knows
 ok "all three recommenders serve $new instead of $old, and still know the session"
 
 # --- monitoring ---------------------------------------------------------------------------------------------------------

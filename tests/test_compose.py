@@ -214,6 +214,13 @@ def test_nginx_takes_bodies_as_large_as_the_service():
     assert Settings.model_fields["max_body_bytes"].default == 1 << 20
 
 
+def test_a_path_that_does_not_exist_is_an_error_and_no_new_folder():
+    for service in JOBS.values():
+        bound = [volume for volume in service["volumes"] if not isinstance(volume, str)]
+        assert {volume["target"] for volume in bound} == {"/input/artifact", "/input/clicks"}
+        assert all(volume["bind"] == {"create_host_path": False} and volume["read_only"] for volume in bound)
+
+
 def test_every_mounted_file_exists():
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
@@ -278,7 +285,7 @@ def test_prometheus_finds_every_recommender():
     assert found["port"] == 8000
     for service in RECOMMENDERS.values():
         assert found["names"] == service["networks"]["front"]["aliases"]
-    assert f"http://{found['names'][0]}:8000" in deploy("nginx.conf")
+    assert f"getent ahostsv4 {found['names'][0]} " in deploy("nginx.sh")
 
 
 def test_scripts_may_be_run():
