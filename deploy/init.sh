@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes .env from .env.example with fresh random secrets. Never overwrites one: the sessions in Redis need its password.
+# Writes .env from .env.example with fresh random secrets. Never overwrites one: its password is in use.
 set -eu
 cd "$(dirname "$0")/.."
 [ ! -e .env ] || { echo ".env is there already; delete it for new secrets" >&2; exit 1; }

@@ -16,12 +16,14 @@ install_artifact() {
     name=$(basename "$ARTIFACT")
     [ -r "$from" ] || fail "ARTIFACT=$ARTIFACT cannot be read by user $(id -u): chmod -R a+rX it"
     if [ -f "$from/LATEST" ]; then name=$(cat "$from/LATEST"); from=$from/$name; fi
-    [ -f "$from/manifest.json" ] || fail "ARTIFACT=$ARTIFACT holds neither manifest.json nor LATEST: give what 'srgnn train' wrote"
+    [ -f "$from/manifest.json" ] \
+        || fail "ARTIFACT=$ARTIFACT holds neither manifest.json nor LATEST: give what 'srgnn train' wrote"
     if [ ! -d "/artifacts/$name" ]; then
         rm -rf "/artifacts/.incoming"
         mkdir "/artifacts/.incoming"
         cp -r "$from" "/artifacts/.incoming/$name"
-        srgnn inspect "/artifacts/.incoming/$name" || fail "ARTIFACT=$ARTIFACT is not usable, see above; nothing was changed"
+        srgnn inspect "/artifacts/.incoming/$name" \
+            || fail "ARTIFACT=$ARTIFACT is not usable, see above; nothing was changed"
         mv "/artifacts/.incoming/$name" "/artifacts/$name"
         rmdir "/artifacts/.incoming"
     fi
@@ -74,7 +76,8 @@ first)
     [ -z "${CLICKS:-}" ] || wanted="$(sha256sum < /input/clicks) ${SET:-}"
     if [ -n "${ARTIFACT:-}" ]; then
         install_artifact
-    elif [ -f /artifacts/LATEST ] && { [ "$wanted" = demo ] || [ "$wanted" = "$(cat /artifacts/.made-of 2>&1)" ]; }; then
+    elif [ -f /artifacts/LATEST ] && { [ "$wanted" = demo ] || [ "$wanted" = "$(cat /artifacts/.made-of 2>&1)" ]; }
+    then
         say "there is a model already: $(cat /artifacts/LATEST)"
     else
         rm -f /artifacts/checkpoint.safetensors # of an earlier start that was stopped; this one begins again

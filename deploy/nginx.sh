@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs nginx and tells it, without losing a request, when recommenders come or go. Names are looked up here and not by
-# nginx: there a request waits for the answer, and an engine's name server may be away for seconds while containers change.
+# nginx: there a request waits for the answer, and an engine's name server may be away while containers change.
 set -eu
 cd /tmp
 

@@ -18,7 +18,7 @@ wait_ready() {
         [ -n "$waiting" ] || return 0
         sleep 1
     done
-    echo "roll: $waiting is not ready after $READY_SECONDS s; nothing more is replaced. Look at: $ENGINE logs $waiting" >&2
+    echo "roll: not ready after $READY_SECONDS s, nothing more is replaced; see: $ENGINE logs $waiting" >&2
     exit 1
 }
 

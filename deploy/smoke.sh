@@ -1,5 +1,5 @@
 #!/bin/bash
-# The whole of docker-compose.yml, for real: builds, brings up, breaks, replaces, swaps, tears down. Every line that begins
+# The whole of docker-compose.yml, for real: builds, brings up, breaks, replaces, swaps, tears down. A line that begins
 # with "ok" was seen; the first thing that is not as promised ends it with "MISSED" and a non-zero exit code.
 #
 #   deploy/smoke.sh                            needs docker (or podman and podman-compose), curl, python3
@@ -13,8 +13,8 @@ source deploy/engine.sh
 PROJECT=srgnn-smoke
 WORK=$(mktemp -d)
 chmod 755 "$WORK" # the jobs' user reads from it
-export PORT=${SMOKE_PORT:-18000} GATEWAY_PORT=${SMOKE_GATEWAY_PORT:-18080} PROMETHEUS_PORT=${SMOKE_PROMETHEUS_PORT:-19090}
-export GRAFANA_PORT=${SMOKE_GRAFANA_PORT:-13000} BIND=127.0.0.1 REPLICAS=2
+export PORT=${SMOKE_PORT:-18000} GATEWAY_PORT=${SMOKE_GATEWAY_PORT:-18080} BIND=127.0.0.1 REPLICAS=2
+export PROMETHEUS_PORT=${SMOKE_PROMETHEUS_PORT:-19090} GRAFANA_PORT=${SMOKE_GRAFANA_PORT:-13000}
 export ARTIFACT='' CLICKS='' RECIPE=''
 # The demo's simulator and recipe, smaller, so that a training takes seconds.
 SMALL="--set synthetic.sessions=6000 --set training.epochs=2"
@@ -32,14 +32,21 @@ missed() { echo "MISSED $*" >&2; exit 1; }
 left_out() { [[ " ${SMOKE_WITHOUT:-} " == *" $1 "* ]]; }
 # json EXPRESSION: of the JSON on stdin, which is called it
 json() { python3 -c "import json, sys; it = json.load(sys.stdin); print($1)"; }
-click() { curl -sS --fail-with-body "$1/sessions/$2/click" -H 'content-type: application/json' -d "{\"item_id\": \"$3\", \"event_id\": \"$RANDOM$RANDOM\"}"; }
+# click URL SESSION ITEM
+click() {
+    curl -sS --fail-with-body "$1/sessions/$2/click" -H 'content-type: application/json' \
+        -d "{\"item_id\": \"$3\", \"event_id\": \"$RANDOM$RANDOM\"}"
+}
+# inside ID COMMAND...; redis-cli takes its password from the environment, never from an argument
+inside() { "$ENGINE" exec "$@"; }
+redis() { inside "$(of redis)" sh -c 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli "$@"' redis-cli "$@"; }
 model_at() { curl -sS --fail-with-body "$1/model" | json 'it["model"]'; }
-latest() { "$ENGINE" exec "$(of srgnn)" cat /artifacts/LATEST; }
+latest() { inside "$(of srgnn)" cat /artifacts/LATEST; }
 
 replicas_ready() {
     local id
     [ "$(of replica | wc -l)" = "$1" ] || return 1
-    for id in $(of replica); do "$ENGINE" exec "$id" answers 8000 /readyz || return 1; done
+    for id in $(of replica); do inside "$id" answers 8000 /readyz || return 1; done
 }
 
 # within SECONDS WHAT COMMAND...: until the command succeeds
@@ -53,14 +60,18 @@ within() {
 }
 
 load_start() {
-    python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate "${SMOKE_RATE:-40}" --seconds 600 > "$WORK/load" 2> "$WORK/load-errors" &
+    python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate "${SMOKE_RATE:-40}" --seconds 600 \
+        > "$WORK/load" 2> "$WORK/load-errors" &
     LOAD=$!
     sleep 3
 }
 load_end() { # what happened meanwhile
     sleep 3
     kill "$LOAD"
-    wait "$LOAD" || { cat "$WORK/load-errors" "$WORK/load" >&2; missed "$1: requests failed, or clicks were lost or doubled"; }
+    wait "$LOAD" || {
+        cat "$WORK/load-errors" "$WORK/load" >&2
+        missed "$1: requests failed, or clicks were lost or doubled"
+    }
     LOAD=
     ok "$1: $(cat "$WORK/load")"
 }
@@ -88,54 +99,61 @@ echo "engine: $ENGINE $("$ENGINE" version --format '{{.Client.Version}}')"
 
 for tool in curl python3; do command -v $tool >/dev/null || { echo "smoke.sh needs $tool" >&2; exit 2; }; done
 
-# --- build -----------------------------------------------------------------------------------------------------------
+# --- build ------------------------------------------------------------------------------------------------------------
 down || true
 start=$SECONDS
-compose build
+# One after the other: podman-compose would build the stages that both need twice, and the images would share nothing.
+compose build srgnn || missed "compose build srgnn"
+compose build model || missed "compose build model"
 ok "built in $((SECONDS - start)) s"
 for image in srgnn:0.1.0 srgnn-train:0.1.0; do
-    ok "$image has $("$ENGINE" image inspect "$image" --format '{{.Size}}' | json 'round(it / 1e6)') MB, its base image included"
+    size=$("$ENGINE" image inspect "$image" --format '{{.Size}}' | json 'round(it / 1e6)')
+    ok "$image has $size MB, its base image included"
 done
-[ "$("$ENGINE" image inspect srgnn:0.1.0 --format '{{index .Config.Labels "org.opencontainers.image.version"}}')" = 0.1.0 ] || missed "OCI label version"
+label='{{index .Config.Labels "org.opencontainers.image.version"}}'
+[ "$("$ENGINE" image inspect srgnn:0.1.0 --format "$label")" = 0.1.0 ] || missed "OCI label version"
 "$ENGINE" run --rm --network none srgnn:0.1.0 sh -c '! command -v gcc && ! command -v pip' >/dev/null || {
     left_out slim-base || missed "the image holds a compiler or pip"
     echo "LEFT OUT: no compiler and no pip in the image: this machine's base image brings its own"
 }
-# --- up --------------------------------------------------------------------------------------------------------------
+# --- up ---------------------------------------------------------------------------------------------------------------
 start=$SECONDS
 compose "${UP[@]}" || missed "compose up"
 within 600 "ready" curl -sf "$SERVICE/readyz"
 ok "up and ready $((SECONDS - start)) s after 'up', the demo model trained on the way: $(model_at "$SERVICE")"
-"$ENGINE" exec "$(of srgnn)" sh -c 'cat "/artifacts/$(cat /artifacts/LATEST)/vocabulary.txt"' | head -n 400 > "$WORK/items"
+inside "$(of srgnn)" sh -c 'cat "/artifacts/$(cat /artifacts/LATEST)/vocabulary.txt"' | head -n 400 > "$WORK/items"
 FIRST_ITEM=$(head -n 1 "$WORK/items")
 
 for n in 1 2 3; do answer=$(click "$SERVICE" visitor "$(sed -n "${n}p" "$WORK/items")"); done
-[ "$(json '(it["clicks"], it["source"], it["degraded"], len(it["items"]))' <<< "$answer")" = "(3, 'model', None, 20)" ] || missed "a session of three clicks: $answer"
+found=$(json '(it["clicks"], it["source"], it["degraded"], len(it["items"]))' <<< "$answer")
+[ "$found" = "(3, 'model', None, 20)" ] || missed "a session of three clicks: $answer"
 ok "a session of three clicks is answered by the model"
 
-# --- closed as it stands ------------------------------------------------------------------------------------------------
+# --- closed as it stands ----------------------------------------------------------------------------------------------
 for service in srgnn redis; do
     id=$(of $service)
-    "$ENGINE" exec "$id" sh -c 'test "$(id -u)" != 0' || missed "$service runs as root"
-    "$ENGINE" exec "$id" sh -c '! touch /usr/bin/x' 2>/dev/null || missed "$service can write to its image"
-    "$ENGINE" exec "$id" sh -c 'grep -q "^CapBnd:[[:space:]]*0*$" /proc/1/status && grep -q "^NoNewPrivs:[[:space:]]*1" /proc/1/status' || missed "$service has capabilities or may gain privileges"
-    [ "$("$ENGINE" inspect "$id" --format '{{and (gt .HostConfig.Memory 0) (gt .HostConfig.PidsLimit 0)}}')" = true ] || missed "$service has no limits"
+    inside "$id" sh -c 'test "$(id -u)" != 0' || missed "$service runs as root"
+    inside "$id" sh -c '! touch /usr/bin/x' 2>/dev/null || missed "$service can write to its image"
+    inside "$id" grep -q "^CapBnd:[[:space:]]*0*$" /proc/1/status || missed "$service has capabilities"
+    inside "$id" grep -q "^NoNewPrivs:[[:space:]]*1" /proc/1/status || missed "$service may gain privileges"
+    limited=$("$ENGINE" inspect "$id" --format '{{and (gt .HostConfig.Memory 0) (gt .HostConfig.PidsLimit 0)}}')
+    [ "$limited" = true ] || missed "$service has no limits"
 done
-"$ENGINE" exec "$(of srgnn)" sh -c '! touch /artifacts/x' 2>/dev/null || missed "the service can write to the artifacts"
-ok "service and redis: no root, no capabilities, no new privileges, limits, nothing to write to but /tmp and redis' /data"
-if (exec 3<>"/dev/tcp/127.0.0.1/6379") 2>/dev/null && [ "$("$ENGINE" port "$(of redis)" 2>/dev/null)" ]; then missed "redis has a port on this machine"; fi
-"$ENGINE" exec "$(of redis)" redis-cli get x 2>&1 | grep -q NOAUTH || missed "redis asks for no password"
+inside "$(of srgnn)" sh -c '! touch /artifacts/x' 2>/dev/null || missed "the service can write to the artifacts"
+ok "service and redis: no root, no capabilities, no new privileges, limits, a read-only image"
+[ -z "$("$ENGINE" port "$(of redis)" 2>/dev/null)" ] || missed "redis has a port on this machine"
+inside "$(of redis)" redis-cli get x 2>&1 | grep -q NOAUTH || missed "redis asks for no password"
 for service in srgnn redis; do
     "$ENGINE" top "$(of $service)" | grep -q "$REDIS_SECRET" && missed "the password is in ps of $service"
     "$ENGINE" logs "$(of $service)" 2>&1 | grep -q "$REDIS_SECRET" && missed "the password is in the log of $service"
 done
 ok "redis: password asked for, not in ps or logs, no port on this machine"
-"$ENGINE" exec "$(of srgnn)" answers 8000 /livez || missed "health check of the service"
-"$ENGINE" exec "$(of redis)" sh -c 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli ping | grep -q PONG' || missed "health check of redis"
-[ "$("$ENGINE" exec "$(of redis)" sh -c 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli config get maxmemory-policy' | tail -n 1)" = volatile-ttl ] || missed "maxmemory-policy"
+inside "$(of srgnn)" answers 8000 /livez || missed "health check of the service"
+redis ping | grep -q PONG || missed "health check of redis"
+[ "$(redis config get maxmemory-policy | tail -n 1)" = volatile-ttl ] || missed "maxmemory-policy"
 ok "both health checks succeed; redis evicts by volatile-ttl"
 
-# --- redis restarts -----------------------------------------------------------------------------------------------------
+# --- redis restarts ---------------------------------------------------------------------------------------------------
 before=$(curl -sS "$SERVICE/sessions/visitor")
 "$ENGINE" restart -t 10 "$(of redis)" >/dev/null 2>&1
 start=$SECONDS
@@ -146,28 +164,36 @@ sleep 1.5
 redis=$(of redis)
 "$ENGINE" kill "$redis" >/dev/null 2>&1
 answer=$(click "$SERVICE" other "$FIRST_ITEM")
-[ "$(json 'it["degraded"] in (None, "store_unavailable")' <<< "$answer")" = True ] || missed "a click while redis is away: $answer"
+found=$(json 'it["degraded"] in (None, "store_unavailable")' <<< "$answer")
+[ "$found" = True ] || missed "a click while redis is away: $answer"
 sleep 1
 "$ENGINE" start "$redis" >/dev/null 2>&1 # podman has it back by itself, docker takes a kill for a stop
 within 60 "ready after redis was killed" curl -sf "$SERVICE/readyz"
 [ "$(curl -sS "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis was killed: was $before"
-ok "the session survives a restart of redis, and its kill -9 a second after the last click; ready $recovery s after the restart"
+ok "the session survives a restart of redis (ready $recovery s later), and its kill -9 a second after the last click"
 
-# --- restart policy, signals --------------------------------------------------------------------------------------------
+# --- restart policy, signals ------------------------------------------------------------------------------------------
 id=$(of srgnn)
-"$ENGINE" exec "$id" sh -c 'kill -TERM 1'
+inside "$id" sh -c 'kill -TERM 1'
 served() { "$ENGINE" logs "$id" 2>/dev/null | grep -q '"served"'; }
 within 12 "the service ends at SIGTERM" served
 within 60 "the service is started again" curl -sf "$SERVICE/readyz"
 ok "the service ends in order at SIGTERM, and is started again"
 
-# --- replicas behind nginx ----------------------------------------------------------------------------------------------
+# --- replicas behind nginx --------------------------------------------------------------------------------------------
 compose --profile scale "${UP[@]}" || missed "compose --profile scale up"
 within 120 "nginx answers" curl -sf "$GATEWAY/readyz"
 within 120 "two replicas" replicas_ready 2
-"$ENGINE" exec "$(of nginx)" bash /usr/local/bin/answers 8080 /healthz || missed "health check of nginx"
+inside "$(of nginx)" bash /usr/local/bin/answers 8080 /healthz || missed "health check of nginx"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$GATEWAY/metrics")" = 404 ] || missed "nginx passes /metrics on"
-everyone_knows() { for id in $(of srgnn) $(of replica); do [ "$("$ENGINE" exec "$id" python -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8000/sessions/visitor").read().decode())')" = "$before" ] || return 1; done; }
+# asked ID PATH: one recommender's answer, past nginx
+asked() {
+    inside "$1" python -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())' \
+        "http://127.0.0.1:8000$2"
+}
+everyone_knows() {
+    for id in $(of srgnn) $(of replica); do [ "$(asked "$id" /sessions/visitor)" = "$before" ] || return 1; done
+}
 within 60 "every recommender knows the session" everyone_knows
 [ "$(curl -sS "$GATEWAY/sessions/visitor")" = "$before" ] || missed "the session behind nginx"
 ok "nginx in front of three recommenders, any of them knows the session"
@@ -181,7 +207,7 @@ compose --profile scale up -d --no-deps --no-recreate replica
 within 120 "the replacement" replicas_ready 2
 load_end "a replica killed (SIGKILL) and replaced under load"
 
-# --- a newly trained model ----------------------------------------------------------------------------------------------
+# --- a newly trained model --------------------------------------------------------------------------------------------
 old=$(model_at "$GATEWAY")
 load_start
 SET="$SMALL --set training.seed=2" compose --profile train run --rm train || missed "training a second model"
@@ -191,28 +217,32 @@ new=$(latest)
 deploy/roll.sh -p "$PROJECT" --env-file "$WORK/env" 2>> "$WORK/compose.log" || missed "deploy/roll.sh"
 load_end "trained and swapped to a new model under load"
 for id in $(of srgnn) $(of replica); do
-    [ "$("$ENGINE" exec "$id" python -c 'import json, urllib.request as u; print(json.load(u.urlopen("http://127.0.0.1:8000/model"))["model"])')" = "$new" ] || missed "$id serves another model than $new"
+    [ "$(asked "$id" /model | json 'it["model"]')" = "$new" ] || missed "$id serves another model than $new"
 done
 within 60 "every recommender knows the session after the swap" everyone_knows
 ok "all three recommenders serve $new instead of $old, and still know the session"
 
-# --- monitoring ---------------------------------------------------------------------------------------------------------
+# --- monitoring -------------------------------------------------------------------------------------------------------
 if left_out grafana; then
     compose --profile monitoring "${UP[@]}" prometheus || missed "compose up prometheus"
     echo "LEFT OUT: grafana, on request"
 else
     compose --profile monitoring "${UP[@]}" || missed "compose --profile monitoring up"
     within 120 "grafana" curl -sf "http://127.0.0.1:$GRAFANA_PORT/api/health"
-    curl -sf -u "admin:$(sed -n 's/^GRAFANA_PASSWORD=//p' "$WORK/env")" "http://127.0.0.1:$GRAFANA_PORT/api/dashboards/uid/srgnn" >/dev/null || missed "grafana's dashboard"
+    curl -sf -u "admin:$(sed -n 's/^GRAFANA_PASSWORD=//p' "$WORK/env")" -o /dev/null \
+        "http://127.0.0.1:$GRAFANA_PORT/api/dashboards/uid/srgnn" || missed "grafana's dashboard"
     ok "grafana has the dashboard"
 fi
 within 60 "prometheus" curl -sf "$PROMETHEUS/-/ready"
-"$ENGINE" exec "$(of prometheus)" promtool check ready --url=http://localhost:9090 >/dev/null || missed "health check of prometheus"
+inside "$(of prometheus)" promtool query instant http://localhost:9090 "vector(1)" >/dev/null \
+    || missed "health check of prometheus"
 query() { curl -sS --get "$PROMETHEUS/api/v1/query" --data-urlencode "query=$1"; }
 three_up() { [ "$(query 'sum(up{job="srgnn"})' | json 'it["data"]["result"][0]["value"][1]')" = 3 ]; }
 within 60 "prometheus sees three recommenders" three_up
-python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate 20 --seconds 20 > "$WORK/load" || missed "load for the dashboard"
-python3 -c 'import json; print("\n".join(t["expr"] for p in json.load(open("deploy/grafana/dashboard.json"))["panels"] for t in p["targets"]))' > "$WORK/queries"
+python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate 20 --seconds 20 > "$WORK/load" \
+    || missed "load for the dashboard"
+json '"\n".join(target["expr"] for panel in it["panels"] for target in panel["targets"])' \
+    < deploy/grafana/dashboard.json > "$WORK/queries"
 while read -r expression; do
     found=$(query "$expression" | json 'len(it["data"]["result"]) if it["status"] == "success" else it')
     case "$found:$expression" in
@@ -221,9 +251,9 @@ while read -r expression; do
     *) missed "dashboard: $expression finds $found" ;;
     esac
 done < "$WORK/queries"
-ok "prometheus scrapes all three; all $(wc -l < "$WORK/queries") queries of the dashboard are valid and find what there is"
+ok "prometheus scrapes all three; the dashboard's $(wc -l < "$WORK/queries") queries are valid and find what there is"
 
-# --- the user's own model -----------------------------------------------------------------------------------------------
+# --- the user's own model ---------------------------------------------------------------------------------------------
 python3 - > "$WORK/my clicks.csv" <<'PYTHON'
 import random
 random.seed(1)
@@ -235,20 +265,23 @@ for session in range(600):
         print(f"sku-{item},{session},2026-01-{1 + session // 20:02d}T{session % 20:02d}:{n:02d}:00")
 PYTHON
 chmod a+r "$WORK/my clicks.csv"
-CLICKS="$WORK/my clicks.csv" SET="--set columns.item=sku --set training.epochs=1" compose run --rm model || missed "CLICKS="
+first_model() { SET="--set columns.item=sku --set training.epochs=1" compose run --rm model; }
+CLICKS="$WORK/my clicks.csv" first_model || missed "CLICKS="
 mine=$(latest)
 [[ $mine == default-* ]] || missed "CLICKS=: LATEST is $mine"
-CLICKS="$WORK/my clicks.csv" SET="--set columns.item=sku --set training.epochs=1" compose run --rm model || missed "CLICKS= a second time"
+CLICKS="$WORK/my clicks.csv" first_model || missed "CLICKS= a second time"
 [ "$(latest)" = "$mine" ] || missed "the same CLICKS= were trained twice"
 mkdir "$WORK/artifact" "$WORK/artifact/$old"
-"$ENGINE" exec "$(of srgnn)" tar -C /artifacts -c "$old" | tar -x -C "$WORK/artifact"
+inside "$(of srgnn)" tar -C /artifacts -c "$old" | tar -x -C "$WORK/artifact"
 chmod -R a+rX "$WORK/artifact"
-ARTIFACT="$WORK/artifact/$old" compose run --rm model || missed "ARTIFACT="
+ARTIFACT="$WORK/artifact/$old" first_model || missed "ARTIFACT="
 [ "$(latest)" = "$old" ] || missed "ARTIFACT=: LATEST is $(latest), not $old"
 ok "CLICKS= trains $mine, once; ARTIFACT= installs $old"
 
-# --- tear down ----------------------------------------------------------------------------------------------------------
+# --- tear down --------------------------------------------------------------------------------------------------------
 down
-[ -z "$("$ENGINE" ps -aq --filter "label=com.docker.compose.project=$PROJECT")$("$ENGINE" volume ls -q | grep "^${PROJECT}_")" ] || missed "containers or volumes are left"
+left=$("$ENGINE" ps -aq --filter "label=com.docker.compose.project=$PROJECT")
+left+=$("$ENGINE" volume ls -q | grep "^${PROJECT}_" || true)
+[ -z "$left" ] || missed "containers or volumes are left: $left"
 ok "torn down, nothing is left"
 echo "smoke passed in $SECONDS s${SMOKE_WITHOUT:+; left out: $SMOKE_WITHOUT}"

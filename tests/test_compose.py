@@ -129,7 +129,8 @@ def test_every_secret_is_required_and_has_no_default():
 
 
 def test_redis_is_told_its_password_by_a_file():
-    assert "requirepass" not in deploy("redis.conf").replace("# deploy writes requirepass", "")
+    assert "include /tmp/password.conf" in deploy("redis.conf").splitlines()
+    assert not re.search("^requirepass", deploy("redis.conf"), re.M)
     assert "--requirepass" not in TEXT
     assert " -a " not in str(SERVICES["redis"])
 
