@@ -2,7 +2,7 @@
 # They share the layer of torch and the other core packages, by far the largest, so the second costs only its extra.
 #
 # CPU torch unless told otherwise. TORCH names PyTorch's build and the folder of its own index; TORCH_INDEX replaces
-# that index where it cannot be reached; empty means pip's own, but PyPI's torch for x86-64 is a CUDA build of several GB.
+# that index where it cannot be reached; empty means pip's own, but PyPI's torch for x86-64 is a CUDA build of GBs.
 #   docker build --target train --build-arg TORCH=cu130 -t srgnn-train:cuda .
 ARG PYTHON=python:3.11.14-slim-bookworm
 ARG TORCH=cpu

@@ -66,8 +66,8 @@ train() {
 
 refuse_unfinished() {
     [ ! -e /artifacts/checkpoint.safetensors ] || fail "a training was stopped before its end: go on with" \
-        "'docker compose run --rm train make-model resume', or drop it with" \
-        "'docker compose run --rm train rm /artifacts/checkpoint.safetensors'"
+        "'docker compose --profile train run --rm train make-model resume', or drop it with" \
+        "'docker compose --profile train run --rm train rm /artifacts/checkpoint.safetensors'"
 }
 
 case "${1:-}" in

@@ -145,7 +145,7 @@ ok "service and redis: no root, no capabilities, no new privileges, limits, a re
 inside "$(of redis)" redis-cli get x 2>&1 | grep NOAUTH >/dev/null || missed "redis asks for no password"
 for service in srgnn redis; do
     "$ENGINE" top "$(of $service)" | grep "$REDIS_SECRET" >/dev/null && missed "the password is in ps of $service"
-    "$ENGINE" logs "$(of $service)" 2>&1 | grep "$REDIS_SECRET" >/dev/null && missed "the password is in the log of $service"
+    "$ENGINE" logs "$(of $service)" 2>&1 | grep "$REDIS_SECRET" >/dev/null && missed "the password is in $service's log"
 done
 ok "redis: password asked for, not in ps or logs, no port on this machine"
 inside "$(of srgnn)" answers 8000 /livez || missed "health check of the service"
