@@ -10,7 +10,7 @@ ARTIFACT ?= $(DEMO)/artifacts
 BIN    := $(VENV)/bin
 RECIPE := $(if $(CLICKS),default,demo)
 
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench smoke clean
 
 help:
 	@echo "make demo               simulate clicks, train, evaluate, serve on port $(PORT)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test               lint, types and every test, with a real Redis"
 	@echo "make check              lint and types only"
 	@echo "make bench              benchmarks, on what make demo left or CORPUS= and ARTIFACT=; each ends in one JSON line"
+	@echo "make smoke              the containers, for real: build, start, break, replace, swap (docker or podman)"
 
 install: $(VENV)/.installed
 
@@ -52,6 +53,9 @@ check: install
 bench: install
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.load --corpus $(CORPUS) --artifact $(ARTIFACT) --rate 500 --rate 1000 --bulk
+
+smoke:
+	deploy/smoke.sh
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

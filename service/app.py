@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI
@@ -37,7 +38,8 @@ def create_app(
         loaded = artifact.load(settings.artifact)
         recommender, manifest = loaded.recommender, loaded.manifest
     _check_keeps_enough(settings, recommender)
-    metrics = Metrics(recommender.version)
+    created = manifest and datetime.fromisoformat(manifest["created"])
+    metrics = Metrics(recommender.version, created=created or None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +40,7 @@ class Metrics:
     Of several workers each tells the sum of all; :mod:`service.workers` says how.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, created: datetime | None = None) -> None:
         self.registry = CollectorRegistry()
         self.shared = METRICS_DIRECTORY in os.environ
         self.requests = Counter(
@@ -70,6 +71,9 @@ class Metrics:
         self._gauge("srgnn_workers", "Worker processes.", "livesum").set(1)
         # What an Info would show; prometheus_client has none for several processes.
         self._gauge("srgnn_model_info", "The model that answers.", "livemax", ["name"]).labels(model).set(1)
+        if created:
+            age = self._gauge("srgnn_model_created_timestamp_seconds", "When the model was made.", "livemax")
+            age.set(created.timestamp())
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -180,3 +181,10 @@ def test_processes_that_share_a_directory_share_their_metrics(tmp_path: Path) ->
     assert 'srgnn_model_info{name="tiny-1"} 1.0' in text
     assert "pid=" not in text
     assert requests_answered(tmp_path) == 2
+
+
+def test_metrics_say_when_the_model_was_made() -> None:
+    made = datetime(2026, 11, 24, tzinfo=UTC)
+    name = "srgnn_model_created_timestamp_seconds"
+    assert Metrics("m", made).registry.get_sample_value(name) == made.timestamp()
+    assert Metrics("m").registry.get_sample_value(name) is None
