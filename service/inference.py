@@ -16,9 +16,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Literal, NamedTuple
 
-import torch
-
 from srgnn.recommender import Recommendation, Recommender
+from srgnn.threads import limit_threads
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +86,9 @@ class Batcher:
         self._jobs: OrderedDict[_Job, None] = OrderedDict()  # a queue from whose middle a job can leave
         self._waiting = 0
         self._arrived = asyncio.Event()
-        torch.set_num_threads(torch_threads)  # of each thread that calls torch
+        limit_threads(torch_threads)
         self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="inference", initializer=torch.set_num_threads, initargs=(torch_threads,)
+            1, thread_name_prefix="inference", initializer=limit_threads, initargs=(torch_threads,)
         )
 
     @property

@@ -7,7 +7,7 @@ float64; ties break by catalogue row. ``-inf`` marks items that may not be answe
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .scan import GROUP, Float32Scan, Quantised, Query, choose_scan, num_groups
+from .scan import GROUP, Float32Scan, FloatArray, Quantised, Query, choose_scan, num_groups
 from .sequence import IntArray
 
 BLOCK_GROUPS = 1 << 11
@@ -48,10 +48,10 @@ class Ranks(NamedTuple):
 class _Pairs(NamedTuple):
     """M pairs of a session in the batch and a catalogue row."""
 
-    sessions: Tensor
-    """int64 [M]."""
-    rows: Tensor
-    """int64 [M]."""
+    sessions: IntArray
+    """[M]."""
+    rows: IntArray
+    """[M]."""
 
 
 class Catalogue:
@@ -102,21 +102,23 @@ class Catalogue:
         plus the error. So the k-th largest of the former is a floor that the best k do not fall below.
         """
         query = self.scan.query(vectors)
-        largest = torch.full((len(vectors), k), -torch.inf)  # [b, k] of all lower bounds so far
+        largest = torch.full((len(vectors), k), -torch.inf, dtype=torch.float64)  # [b, k] of all lower bounds so far
         found = []
         for block, banned in zip(self._blocks, self._banned_in, strict=True):
             rough = self._rough(query, block, banned, excluded)  # [b, G, GROUP]
-            error = self.scan.error(query, block)  # [b, G]
-            best = _scaled(rough.amax(dim=2), self.scan.scales(block))  # [b, G]
-            lower = best - error if best.shape[1] >= k else self._all_lower(rough, block, error)
-            largest = torch.cat([largest, lower], dim=1).topk(k, dim=1).values
-            floor = largest[:, -1:]  # [b, 1]
-            sessions, groups = torch.nonzero((best + error >= floor) & ~best.isneginf(), as_tuple=True)
-            inside = _scaled(rough[sessions, groups].T, self.scan.scales(block)[groups]).T  # [g, GROUP]
-            reaches = inside + error[sessions, groups].unsqueeze(1) >= floor[sessions]
-            those, places = torch.nonzero(reaches & ~inside.isneginf(), as_tuple=True)
+            scales, error = self.scan.scales(block), self.scan.error(query, block)  # [G], [b, G]
+            best = _scaled(rough.amax(dim=2).numpy(), scales)  # [b, G]
+            if best.shape[1] >= k:
+                lower = best - error
+            else:  # the bounds of all items instead: [b, G * GROUP]
+                lower = (_scaled(rough.numpy(), scales[:, None]) - error[:, :, None]).reshape(len(vectors), -1)
+            largest = torch.cat([largest, torch.from_numpy(lower)], dim=1).topk(k, dim=1).values
+            floor = largest[:, -1:].numpy().clip(min=LOWEST)  # [b, 1]; -inf never reaches it
+            sessions, groups = np.nonzero(best + error >= floor)
+            inside = _scaled(rough.numpy()[sessions, groups], scales[groups, None])  # [g, GROUP]
+            those, places = np.nonzero(inside + error[sessions, groups, None] >= floor[sessions])
             found.append(_Pairs(sessions[those], (block.start + groups[those]) * GROUP + places))
-        return _Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        return _Pairs(*map(np.concatenate, zip(*found, strict=True)))
 
     def _rough(self, query: Query, block: slice, banned: Tensor, excluded: _Pairs) -> Tensor:
         """Unscaled scores of one block, the type's lowest number where there is no answer: [b, G, GROUP]."""
@@ -126,21 +128,15 @@ class Catalogue:
         if len(excluded.rows):
             start, stop = block.start * GROUP, block.stop * GROUP
             inside = (excluded.rows >= start) & (excluded.rows < stop)
-            flat[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
+            flat.numpy()[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
         return rough
-
-    def _all_lower(self, rough: Tensor, block: slice, error: Tensor) -> Tensor:
-        """Lower bounds of all items, where a block has fewer than k groups: [b, G * GROUP]."""
-        scores = _scaled(rough.transpose(1, 2), self.scan.scales(block)).transpose(1, 2)
-        return (scores - error.unsqueeze(2)).flatten(1)
 
     def _best(self, vectors: Tensor, reach: _Pairs, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """The k best of those within reach, by (exact score falling, row rising)."""
-        parts = zip(
-            torch.split(reach.rows, EXACT_ROWS_AT_ONCE), torch.split(reach.sessions, EXACT_ROWS_AT_ONCE), strict=True
-        )
-        exact = [_exact(self.matrix[rows], vectors[sessions]) for rows, sessions in parts]
-        scores, rows, sessions = torch.cat(exact).numpy(), reach.rows.numpy(), reach.sessions.numpy()
+        sessions, rows = reach
+        parts = [slice(start, start + EXACT_ROWS_AT_ONCE) for start in range(0, len(rows), EXACT_ROWS_AT_ONCE)]
+        exact = [_exact(self.matrix[rows[part]], vectors[sessions[part]]).numpy() for part in parts]
+        scores = np.concatenate([np.empty(0), *exact])
         order = np.lexsort((rows, -scores, sessions))
         counts = np.bincount(sessions, minlength=len(vectors))
         place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -157,7 +153,7 @@ class Catalogue:
         scores.index_fill_(1, self._banned, -torch.inf)
         own = _exact(self.matrix[targets], vectors).unsqueeze(1)  # [b, 1]
         # twice, so that rounding the borders cannot matter
-        error = 2 * self._float32.error(query, everything).amax(dim=1, keepdim=True).double()
+        error = 2 * torch.from_numpy(self._float32.error(query, everything).max(axis=1, keepdims=True))
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
         rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone
@@ -172,14 +168,14 @@ class Catalogue:
         return rank, tied - 1
 
 
-_NO_PAIRS = _Pairs(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+_NO_PAIRS = _Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def _pairs(exclude: Sequence[IntArray]) -> _Pairs:
     sessions = np.repeat(np.arange(len(exclude)), [len(rows) for rows in exclude])
     if not len(sessions):
         return _NO_PAIRS
-    return _Pairs(torch.from_numpy(sessions), torch.from_numpy(np.concatenate(exclude)))
+    return _Pairs(sessions, np.concatenate(exclude))
 
 
 def _exact(items: Tensor, vectors: Tensor) -> Tensor:
@@ -195,10 +191,20 @@ def _count(flags: Tensor) -> Tensor:
     return flags.sum(1, dtype=torch.int32).long()
 
 
-def _scaled(rough: Tensor, scales: Tensor) -> Tensor:
-    """Float32 scores of unscaled ones, ``-inf`` where there is no answer."""
-    return (rough * scales).masked_fill_(rough == _lowest(rough), -torch.inf)
+def _scaled(rough: npt.NDArray[np.int32] | npt.NDArray[np.float32], scales: FloatArray) -> FloatArray:
+    """Scores of unscaled ones, ``-inf`` where there is no answer."""
+    scores: FloatArray = rough * scales
+    scores[rough == _LOWEST_OF[rough.dtype]] = -np.inf
+    return scores
 
 
 def _lowest(rough: Tensor) -> float:
-    return -torch.inf if rough.is_floating_point() else torch.iinfo(rough.dtype).min
+    return _LOWEST_OF[rough.numpy().dtype]
+
+
+_LOWEST_OF: dict[np.dtype[Any], float] = {
+    np.dtype(np.int32): np.iinfo(np.int32).min,
+    np.dtype(np.float32): -np.inf,
+}
+"""What marks an item that may not be answered among unscaled scores."""
+LOWEST = float(np.finfo(np.float64).min)

@@ -66,12 +66,11 @@ def _in_order(
 
 
 def _load(artifact: Path) -> None:
-    import torch
-
     from .artifact import load
+    from .threads import limit_threads
 
     global _recommender
-    torch.set_num_threads(1)  # the other cores have workers of their own
+    limit_threads(1)  # the other cores have workers of their own
     _recommender = load(artifact).recommender
 
 

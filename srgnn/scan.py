@@ -10,6 +10,8 @@ the bound of its own group only. Shape letters: G groups, of the whole catalogue
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ GROUPS_AT_ONCE = 1 << 11
 ROUNDING = 2.0**-24
 """Relative error of one float32 rounding."""
 
+FloatArray = npt.NDArray[np.float64]
 ScanName = Literal["int8", "float32"]
 
 
@@ -52,10 +55,10 @@ class Query(NamedTuple):
 
     vectors: Tensor
     """[b, d]."""
-    length: Tensor
-    """float32 [b, 1]: length of ``vectors``."""
-    residual: Tensor
-    """float32 [b, 1]: length of what rounding took from them."""
+    length: FloatArray
+    """float64 [b, 1]: length of ``vectors``."""
+    residual: FloatArray
+    """float64 [b, 1]: length of what rounding took from them."""
 
 
 class Scan(Protocol):
@@ -71,11 +74,11 @@ class Scan(Protocol):
     def rough(self, query: Query, groups: slice) -> Tensor:
         """Unscaled scores of these groups: int32 or float32 [b, G, GROUP], anything in the rows past the last item."""
 
-    def scales(self, groups: slice) -> Tensor:
-        """float32 [G]: rough times this is the score."""
+    def scales(self, groups: slice) -> FloatArray:
+        """float64 [G]: rough times this is the score."""
 
-    def error(self, query: Query, groups: slice) -> Tensor:
-        """float32 [b, G]: bound on |rough * scale - exact score| within each group."""
+    def error(self, query: Query, groups: slice) -> FloatArray:
+        """float64 [b, G]: bound on |rough * scale - exact score| within each group."""
 
 
 def quantise(matrix: Tensor) -> Quantised:
@@ -113,14 +116,14 @@ class Float32Scan:
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
-        self._ones = torch.ones(num_groups(len(matrix)))
+        self._ones = np.ones(num_groups(len(matrix)))
         self._longest = _longest(_grouped(matrix))
-        self._roundings = (matrix.shape[1] + 8) * ROUNDING  # d products, their sum, the comparisons with the bound
+        self._roundings = (matrix.shape[1] + 8) * ROUNDING  # d products, their sum, the vectors themselves
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        length = _lengths(vectors).float()
-        return Query(vectors.float(), length, torch.zeros_like(length))
+        length = _lengths(vectors.numpy())
+        return Query(vectors.float(), length, np.zeros_like(length))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
@@ -129,13 +132,14 @@ class Float32Scan:
         torch.mm(query.vectors, rows.T, out=scores[:, : len(rows)])
         return scores.view(len(scores), -1, GROUP)
 
-    def scales(self, groups: slice) -> Tensor:
+    def scales(self, groups: slice) -> FloatArray:
         """See :class:`Scan`."""
         return self._ones[groups]
 
-    def error(self, query: Query, groups: slice) -> Tensor:
+    def error(self, query: Query, groups: slice) -> FloatArray:
         """See :class:`Scan`."""
-        return query.length * (self._roundings * self._longest[groups])
+        error: FloatArray = query.length * (self._roundings * self._longest[groups])
+        return error
 
 
 class Int8Scan:
@@ -148,31 +152,32 @@ class Int8Scan:
     name: ScanName = "int8"
 
     def __init__(self, matrix: Tensor, quantised: Quantised) -> None:
-        self._items, self._scales = quantised
+        self._items = quantised.items
+        self._scales = quantised.scales.double().numpy()
         self._longest = _longest(_grouped(matrix))  # |e|
         self._residual = _longest(part - again for part, again, _ in quantised.parts(matrix))  # |u|
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        scaled = vectors / (vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) / 127.0)  # v / s
-        rounded = scaled.round()  # q
-        return Query(rounded.to(torch.int8), _lengths(rounded).float(), _lengths(scaled - rounded).float())
+        v = vectors.numpy()
+        scaled = v / np.maximum(np.abs(v).max(axis=1, keepdims=True) / 127.0, 1e-300)  # v / s
+        rounded = np.rint(scaled)  # q
+        return Query(torch.from_numpy(rounded.astype(np.int8)), _lengths(rounded), _lengths(scaled - rounded))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
         scores = torch._int_mm(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP].T)
         return scores.view(len(scores), -1, GROUP)
 
-    def scales(self, groups: slice) -> Tensor:
+    def scales(self, groups: slice) -> FloatArray:
         """See :class:`Scan`."""
         return self._scales[groups]
 
-    def error(self, query: Query, groups: slice) -> Tensor:
+    def error(self, query: Query, groups: slice) -> FloatArray:
         """See :class:`Scan`."""
-        # int32 -> float32, times the scale, and the comparisons with the bound: 8 roundings of at most |s q| |e|
-        return (query.residual + 8 * ROUNDING * query.length) * self._longest[groups] + (
-            query.length * self._residual[groups]
-        )
+        error: FloatArray = query.residual * self._longest[groups] + query.length * self._residual[groups]
+        error *= 1 + 8 * ROUNDING  # far more than float64 rounds; everything but this is exact
+        return error
 
 
 def _grouped(matrix: Tensor) -> Iterator[Tensor]:
@@ -182,12 +187,13 @@ def _grouped(matrix: Tensor) -> Iterator[Tensor]:
         yield padded.view(-1, GROUP, matrix.shape[1])
 
 
-def _longest(parts: Iterator[Tensor]) -> Tensor:
-    """Length of the longest row of each group: float32 [G], not less than it is in truth."""
-    return torch.cat([_lengths(part.double(), dim=2).amax(dim=1) for part in parts]).mul(1 + 4 * ROUNDING).float()
+def _longest(parts: Iterator[Tensor]) -> FloatArray:
+    """Length of the longest row of each group: float64 [G]."""
+    lengths = [torch.linalg.vector_norm(part.double(), dim=2).amax(dim=1).numpy() for part in parts]
+    return np.concatenate(lengths)
 
 
-def _lengths(vectors: Tensor, dim: int = 1) -> Tensor:
-    """Kept as a last dimension of one for the rows of a matrix, dropped for groups of them."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=dim, keepdim=dim == 1)
+def _lengths(vectors: FloatArray) -> FloatArray:
+    """[b, d] -> [b, 1]."""
+    lengths: FloatArray = np.linalg.norm(vectors, axis=1, keepdims=True)
     return lengths

@@ -29,8 +29,8 @@ def scores_and_errors(scan, vectors, num_items, groups=None):
     """Scores in each session's unit and their bound, both float64 [b, items of the groups]."""
     groups = groups or slice(0, num_groups(num_items))
     query = scan.query(vectors)
-    scores = (scan.rough(query, groups).double() * scan.scales(groups).view(1, -1, 1)).flatten(1)
-    error = scan.error(query, groups).repeat_interleave(GROUP, dim=1).double()
+    scores = (scan.rough(query, groups).double() * torch.from_numpy(scan.scales(groups)).view(1, -1, 1)).flatten(1)
+    error = torch.from_numpy(scan.error(query, groups)).repeat_interleave(GROUP, dim=1)
     kept = num_items - groups.start * GROUP
     return scores[:, :kept], error[:, :kept]
 
