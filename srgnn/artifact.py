@@ -7,6 +7,7 @@
       fallback.safetensors      training clicks, transitions
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
+      index.faiss               optional, by `srgnn index`: inverted lists for a catalogue too large to scan
     LATEST                      name of the newest artifact beside it, replaced atomically
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
@@ -20,7 +21,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,8 @@ FILES = (
     "vocabulary.txt",
     "probes.json",
 )
+INDEX = "index.faiss"
+"""Optional; read by :mod:`srgnn.ann`."""
 MAX_MANIFEST_BYTES = 16 << 20
 PROBES = 16
 PROBE_TOLERANCE = 1e-4
@@ -85,37 +88,64 @@ def save(
     metrics: dict[str, Any],
 ) -> Path:
     """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
-    check_dataset_name(dataset)
+    scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
+
+    def write(partial: Path) -> None:
+        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback)
+        write_probes(partial, Recommender(vocabulary, rules, scorer, fallback), probe_histories)
+
+    manifest = {
+        "dataset": dataset,
+        "items": len(vocabulary),
+        "model": asdict(model.config),
+        "rules": asdict(rules),
+        "provenance": provenance,
+        "metrics": metrics,
+    }
+    return publish(directory, manifest, write)
+
+
+def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    """Make an artifact of the files that ``write`` puts into an empty folder, and point ``LATEST`` at it; its path.
+
+    ``manifest`` holds dataset, items, model, rules, provenance and metrics.
+    """
+    check_dataset_name(manifest["dataset"])
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f".{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:
-        scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
-        probes = _probes(Recommender(vocabulary, rules, scorer, fallback), probe_histories)
-        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback, probes)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "dataset": dataset,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "items": len(vocabulary),
-            "model": asdict(model.config),
-            "rules": asdict(rules),
-            "files": {name: _fingerprint(partial / name) for name in FILES},
-            "provenance": provenance,
-            "metrics": metrics,
-        }
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (partial / "manifest.json").write_text(text, encoding="utf-8")
-        path = directory / f"{dataset}-{datetime.now(UTC):%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
-        for name in (*FILES, "manifest.json"):
-            _sync(partial / name)
+        write(partial)
+        path = directory / _seal(partial, manifest)
+        for file in partial.iterdir():
+            _sync(file)
         _sync(partial)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _point_latest(directory, path.name)
     return path
+
+
+def _seal(partial: Path, manifest: dict[str, Any]) -> str:
+    """Write the manifest over all files of ``partial``; the name that fits it."""
+    now = datetime.now(UTC)
+    files = (*FILES, INDEX) if (partial / INDEX).exists() else FILES
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset": manifest["dataset"],
+        "created": now.isoformat(timespec="seconds"),
+        "items": manifest["items"],
+        "model": manifest["model"],
+        "rules": manifest["rules"],
+        "files": {name: _fingerprint(partial / name) for name in files},
+        "provenance": manifest["provenance"],
+        "metrics": manifest["metrics"],
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (partial / "manifest.json").write_text(text, encoding="utf-8")
+    return f"{manifest['dataset']}-{now:%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
 
 
 def check_dataset_name(name: str) -> None:
@@ -300,7 +330,6 @@ def _write_files(
     items: Tensor,
     vocabulary: Vocabulary,
     fallback: Fallback,
-    probes: list[dict[str, Any]],
 ) -> None:
     state = {**model.state_dict(), "embedding": items}
     state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
@@ -313,17 +342,17 @@ def _write_files(
     save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
     save_file(counts, partial / "fallback.safetensors")
     vocabulary.write(partial / "vocabulary.txt")
-    (partial / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _probes(recommender: Recommender, histories: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Up to 16 histories and, always, the empty one, with today's answers."""
+def write_probes(folder: Path, recommender: Recommender, histories: Sequence[Sequence[str]]) -> None:
+    """Up to 16 histories and, always, the empty one, with today's answers, into ``probes.json``."""
     asked = [list(history) for history in histories[: PROBES - 1]] + [[]]
     answers = recommender.recommend(asked, _probe_k(recommender))
-    return [
+    probes = [
         {"history": history, "item_ids": answer.item_ids, "scores": answer.scores, "source": answer.source}
         for history, answer in zip(asked, answers, strict=True)
     ]
+    (folder / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _probe_k(recommender: Recommender) -> int:
