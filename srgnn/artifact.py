@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .ann import IVF
 from .catalogue import Catalogue
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
@@ -148,6 +149,41 @@ def _seal(partial: Path, manifest: dict[str, Any]) -> str:
     return f"{manifest['dataset']}-{now:%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
 
 
+def save_with_index(
+    directory: Path, old: Artifact, index: IVF, provenance: dict[str, Any], probe_histories: Sequence[Sequence[str]]
+) -> Path:
+    """Write ``old`` again with an index, which answers its probes; all other files are shared with ``old``."""
+    if old.manifest["version"] != VERSION:
+        raise ArtifactError(f"{old.path} is of format version {old.manifest['version']}: train it again")
+    recommender = old.recommender
+    assert isinstance(recommender.scorer, SRGNNScorer)
+    known = recommender.scorer
+    catalogue = Catalogue(known.catalogue.matrix, known.catalogue.servable, index=index)
+    indexed = Recommender(
+        recommender.vocabulary,
+        recommender.rules,
+        SRGNNScorer(known.config, known.encoder, catalogue),
+        recommender.fallback,
+    )
+
+    def write(partial: Path) -> None:
+        for name in FILES:
+            if name != "probes.json":
+                _link(old.path / name, partial / name)
+        index.write(partial / INDEX)
+        write_probes(partial, indexed, probe_histories)
+
+    manifest = old.manifest | {"provenance": old.manifest["provenance"] | {"index": provenance}}
+    return publish(directory, manifest, write)
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        copy.hardlink_to(file)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, copy)
+
+
 def check_dataset_name(name: str) -> None:
     """Raise ConfigError unless an artifact's directory can be named after the data set."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
@@ -157,10 +193,11 @@ def check_dataset_name(name: str) -> None:
         )
 
 
-def load(path: Path | str) -> Artifact:
+def load(path: Path | str, *, exact: bool = False) -> Artifact:
     """Load, check hashes, names and shapes of every tensor, and recompute the probes.
 
-    ``path`` is an artifact, or the folder that holds ``LATEST``. Raises ArtifactError with the file and the remedy.
+    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, and then the
+    probes, which it answered. Raises ArtifactError with the file and the remedy.
     """
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
@@ -170,9 +207,13 @@ def load(path: Path | str) -> Artifact:
         items = unit_rows(items)
     quantised = _read_quantised(path, items)
     fallback = _read_fallback(path, len(vocabulary))
-    catalogue = Catalogue(items, torch.from_numpy(fallback.clicks > 0), quantised)
+    servable = fallback.clicks > 0
+    indexed = INDEX in manifest["files"] and not exact
+    index = IVF.read(path / INDEX, servable, items.shape[1]) if indexed else None
+    catalogue = Catalogue(items, torch.from_numpy(servable), quantised, index)
     recommender = Recommender(vocabulary, rules, SRGNNScorer(config, encoder, catalogue), fallback, path.name)
-    _check_probes(path, recommender)
+    if indexed or INDEX not in manifest["files"]:
+        _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
 
 
@@ -181,9 +222,10 @@ def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
     path = resolve(Path(path))
     manifest = _read_manifest(path)
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    if not isinstance(files, dict) or set(files) - {INDEX} != set(FILES):
         raise ArtifactError(
-            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)}: train or copy it again"
+            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, {INDEX}: "
+            "train or copy it again"
         )
     for name, expected in files.items():
         if not (path / name).is_file():

@@ -7,7 +7,7 @@ float64; ties break by catalogue row. ``-inf`` marks items that may not be answe
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,23 +56,42 @@ class _Pairs(NamedTuple):
     """int64 [M]."""
 
 
+class Index(Protocol):
+    """Names the items within reach without a scan, not all of them for certain: for catalogues too large to scan."""
+
+    @property
+    def name(self) -> str:
+        """As shown in GET /model."""
+
+    def near(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None) -> tuple[Tensor, Tensor]:
+        """Float64 [B, d] -> pairs of a session and a row, int64 [M] each; none that may not be answered."""
+
+
 class Catalogue:
     """V item embeddings and which of them may be answered (``servable`` [V] bool: items with training clicks).
 
     ``matrix`` is float32 [V, d], ``quantised`` its int8 form where there is one; neither is copied, so that both may
-    be mapped files.
+    be mapped files. With an ``index`` the top k are searched in what it names; ranks never are.
     """
 
-    def __init__(self, matrix: Tensor, servable: Tensor, quantised: Quantised | None = None) -> None:
+    def __init__(
+        self, matrix: Tensor, servable: Tensor, quantised: Quantised | None = None, index: Index | None = None
+    ) -> None:
         self.num_items, self.width = matrix.shape
         self.matrix = matrix.detach().float()
         self.servable = servable.bool()
-        self.scan = choose_scan(self.matrix, quantised)
+        self.index = index
         self._float32 = Float32Scan(self.matrix)
+        self.scan = self._float32 if index else choose_scan(self.matrix, quantised)
         self._banned = torch.nonzero(~self.servable).squeeze(1)
         self._banned_in = [
             torch.nonzero(~block).squeeze(1) for block in torch.split(self.servable, BLOCK_ROWS)
         ]  # of each block, counted from its start
+
+    @property
+    def search(self) -> str:
+        """How the top k are found."""
+        return self.index.name if self.index else self.scan.name
 
     def top_k(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i."""
@@ -81,8 +100,12 @@ class Catalogue:
         found = []
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
-            excluded = _pairs(exclude[part]) if exclude is not None else _NO_PAIRS
-            found.append(self._best(vectors[part], self._within_reach(vectors[part], k, excluded), k))
+            left_out = exclude[part] if exclude is not None else None
+            if self.index:
+                reach = _Pairs(*self.index.near(vectors[part], k, left_out))
+            else:
+                reach = self._within_reach(vectors[part], k, _pairs(left_out) if left_out is not None else _NO_PAIRS)
+            found.append(self._best(vectors[part], reach, k))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores)
 
