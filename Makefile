@@ -51,6 +51,7 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.catalogue
 	$(BIN)/python -m benchmarks.load --corpus $(CORPUS) --artifact $(ARTIFACT) --rate 500 --rate 1000 --bulk
 
 clean:
