@@ -3,7 +3,7 @@
     NAME/                       immutable; NAME = dataset-date-first 8 hex of the manifest's sha256
       manifest.json             format, version, model config, session rules, file sizes + sha256, provenance, metrics
       model.safetensors         float32: encoder, and the item matrix as it is scored (unit rows under cosine)
-      catalogue.safetensors     the item matrix as int8 + scales, checked against the model on load
+      catalogue.safetensors     the item matrix as int8, a scale for every 32 items; checked against the model on load
       fallback.safetensors      training clicks, transitions
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
@@ -12,7 +12,7 @@
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
 they lie in the mapped files, so that any number of processes on a machine share one copy. Version 1, still read, has
-the embedding before it was normalised: under cosine each process then makes an item matrix of its own.
+the embedding before it was normalised, and a scale for every item: each process makes matrices of its own from it.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .model import SRGNN, SessionEncoder, SRGNNConfig, unit_rows
 from .recommender import Recommender
-from .scan import ROWS_AT_ONCE, Quantised, quantise
+from .scan import GROUP, Quantised, num_groups, quantise
 from .scorer import SRGNNScorer
 from .sequence import SessionRules
 from .vocabulary import Vocabulary
@@ -57,6 +57,7 @@ FILES = (
 INDEX = "index.faiss"
 """Optional; read by :mod:`srgnn.ann`."""
 MAX_MANIFEST_BYTES = 16 << 20
+FINITE_ROWS_AT_ONCE = 1 << 16
 PROBES = 16
 PROBE_TOLERANCE = 1e-4
 """Relative; float32 item vectors differ in the last bits from one kind of processor to the next."""
@@ -203,9 +204,11 @@ def load(path: Path | str, *, exact: bool = False) -> Artifact:
     config, rules = _configs(path, manifest)
     vocabulary = _read_vocabulary(path, manifest)
     encoder, items = _read_model(path, config, rules, len(vocabulary))
-    if manifest["version"] == 1 and config.scoring == "cosine":
-        items = unit_rows(items)
-    quantised = _read_quantised(path, items)
+    if manifest["version"] == 1:
+        items = unit_rows(items) if config.scoring == "cosine" else items
+        quantised = quantise(items)
+    else:
+        quantised = _read_quantised(path, items)
     fallback = _read_fallback(path, len(vocabulary))
     servable = fallback.clicks > 0
     indexed = INDEX in manifest["files"] and not exact
@@ -306,7 +309,7 @@ def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items:
     expected = {name: (tuple(tensor.shape), torch.float32) for name, tensor in model.state_dict().items()}
     tensors = _read_tensors(path / "model.safetensors", expected)
     for name, tensor in tensors.items():
-        if not all(bool(rows.isfinite().all()) for rows in torch.split(tensor, ROWS_AT_ONCE)):
+        if not all(bool(rows.isfinite().all()) for rows in torch.split(tensor, FINITE_ROWS_AT_ONCE)):
             raise ArtifactError(
                 f"{path / 'model.safetensors'}: {name} holds values that are not finite: train it again"
             )
@@ -317,7 +320,8 @@ def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items:
 def _read_quantised(path: Path, items: Tensor) -> Quantised:
     """The stored int8 matrix; it must be the model's own, each entry within half a scale."""
     file = path / "catalogue.safetensors"
-    expected = {"items": (tuple(items.shape), torch.int8), "scales": ((len(items), 1), torch.float32)}
+    groups, width = num_groups(len(items)), items.shape[1]
+    expected = {"items": ((groups * GROUP, width), torch.int8), "scales": ((groups,), torch.float32)}
     quantised = Quantised(**_read_tensors(file, expected))
     if not quantised.belongs_to(items):
         raise ArtifactError(f"{file} does not belong to model.safetensors: train or copy the artifact again")

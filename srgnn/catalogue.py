@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .scan import Float32Scan, Quantised, Query, choose_scan
+from .scan import GROUP, Float32Scan, Quantised, Query, choose_scan, num_groups
 from .sequence import IntArray
 
-GROUP = 32
-"""Items a group; only groups whose best item is within reach are looked into."""
-BLOCK_ROWS = 1 << 16
+BLOCK_GROUPS = 1 << 11
 SESSIONS_AT_ONCE = 64
-"""Rough scores held at once: BLOCK_ROWS x SESSIONS_AT_ONCE, 16 MiB of float32."""
+"""Rough scores held at once: BLOCK_GROUPS x GROUP x SESSIONS_AT_ONCE, 16 MiB."""
 RANK_SCORES = 1 << 22
 """The same for ranks, in scores."""
 EXACT_ROWS_AT_ONCE = 1 << 15
@@ -84,9 +82,12 @@ class Catalogue:
         self._float32 = Float32Scan(self.matrix)
         self.scan = self._float32 if index else choose_scan(self.matrix, quantised)
         self._banned = torch.nonzero(~self.servable).squeeze(1)
+        groups = num_groups(self.num_items)
+        self._blocks = [slice(i, min(i + BLOCK_GROUPS, groups)) for i in range(0, groups, BLOCK_GROUPS)]
+        banned = torch.nn.functional.pad(~self.servable, (0, groups * GROUP - self.num_items), value=True)
         self._banned_in = [
-            torch.nonzero(~block).squeeze(1) for block in torch.split(self.servable, BLOCK_ROWS)
-        ]  # of each block, counted from its start
+            torch.nonzero(banned[block.start * GROUP : block.stop * GROUP]).squeeze(1) for block in self._blocks
+        ]  # rows counted from the block's first, those past the last item among them
 
     @property
     def search(self) -> str:
@@ -120,32 +121,41 @@ class Catalogue:
     def _within_reach(self, vectors: Tensor, k: int, excluded: _Pairs) -> _Pairs:
         """Every item that may be among the best k of its session.
 
-        The k-th best group maximum is at most the k-th best rough score. Twice the error below it, no rough score
-        belongs to an item whose exact score is among the best k.
+        The best item of a group scores at least its rough score less the error, and no item more than its rough score
+        plus the error. So the k-th largest of the former is a floor that the best k do not fall below.
         """
         query = self.scan.query(vectors)
-        best = torch.full((len(vectors), k), -torch.inf)  # [b, k] the largest so far
-        blocks = []
-        for block, start in enumerate(range(0, self.num_items, BLOCK_ROWS)):
-            rough = self._rough(query, block, start, excluded)  # [b, groups, GROUP]
-            maxima = rough.amax(dim=2)  # [b, groups]
-            largest = maxima if maxima.shape[1] >= k else rough.flatten(1)
-            best = torch.cat([best, largest], dim=1).topk(k, dim=1).values
-            floor = (best[:, -1:].double() - 2 * query.error).float()  # [b, 1]
-            blocks.append(_at_least(floor, rough, maxima, start))
-        return _Pairs(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+        largest = torch.full((len(vectors), k), -torch.inf)  # [b, k] of all lower bounds so far
+        found = []
+        for block, banned in zip(self._blocks, self._banned_in, strict=True):
+            rough = self._rough(query, block, banned, excluded)  # [b, G, GROUP]
+            error = self.scan.error(query, block)  # [b, G]
+            best = _scaled(rough.amax(dim=2), self.scan.scales(block))  # [b, G]
+            lower = best - error if best.shape[1] >= k else self._all_lower(rough, block, error)
+            largest = torch.cat([largest, lower], dim=1).topk(k, dim=1).values
+            floor = largest[:, -1:]  # [b, 1]
+            sessions, groups = torch.nonzero((best + error >= floor) & ~best.isneginf(), as_tuple=True)
+            inside = _scaled(rough[sessions, groups].T, self.scan.scales(block)[groups]).T  # [g, GROUP]
+            reaches = inside + error[sessions, groups].unsqueeze(1) >= floor[sessions]
+            those, places = torch.nonzero(reaches & ~inside.isneginf(), as_tuple=True)
+            found.append(_Pairs(sessions[those], (block.start + groups[those]) * GROUP + places))
+        return _Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def _rough(self, query: Query, block: int, start: int, excluded: _Pairs) -> Tensor:
-        """Rough scores of one block, ``-inf`` where there is no answer: [b, groups, GROUP]."""
-        size = min(BLOCK_ROWS, self.num_items - start)
-        rough = torch.empty(len(query.vectors), size + -size % GROUP)
-        self.scan.rough(query, start, rough[:, :size])
-        rough[:, size:] = -torch.inf
-        rough.index_fill_(1, self._banned_in[block], -torch.inf)
+    def _rough(self, query: Query, block: slice, banned: Tensor, excluded: _Pairs) -> Tensor:
+        """Unscaled scores of one block, the type's lowest number where there is no answer: [b, G, GROUP]."""
+        rough = self.scan.rough(query, block)
+        flat = rough.view(len(rough), -1)
+        flat.index_fill_(1, banned, _lowest(rough))
         if len(excluded.rows):
-            inside = (excluded.rows >= start) & (excluded.rows < start + size)
-            rough[excluded.sessions[inside], excluded.rows[inside] - start] = -torch.inf
-        return rough.view(len(rough), -1, GROUP)
+            start, stop = block.start * GROUP, block.stop * GROUP
+            inside = (excluded.rows >= start) & (excluded.rows < stop)
+            flat[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
+        return rough
+
+    def _all_lower(self, rough: Tensor, block: slice, error: Tensor) -> Tensor:
+        """Lower bounds of all items, where a block has fewer than k groups: [b, G * GROUP]."""
+        scores = _scaled(rough.transpose(1, 2), self.scan.scales(block)).transpose(1, 2)
+        return (scores - error.unsqueeze(2)).flatten(1)
 
     def _best(self, vectors: Tensor, reach: _Pairs, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """The k best of those within reach, by (exact score falling, row rising)."""
@@ -165,12 +175,12 @@ class Catalogue:
         return top_rows, top_scores
 
     def _ranks_of_block(self, vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        query = self._float32.query(vectors)
-        scores = torch.empty(len(vectors), self.num_items)
-        self._float32.rough(query, 0, scores)
+        query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
+        scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
         scores.index_fill_(1, self._banned, -torch.inf)
         own = _exact(self.matrix[targets], vectors).unsqueeze(1)  # [b, 1]
-        error = 2 * query.error  # twice, so that rounding the borders cannot matter
+        # twice, so that rounding the borders cannot matter
+        error = 2 * self._float32.error(query, everything).amax(dim=1, keepdim=True).double()
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
         rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone
@@ -208,9 +218,10 @@ def _count(flags: Tensor) -> Tensor:
     return flags.sum(1, dtype=torch.int32).long()
 
 
-def _at_least(floor: Tensor, rough: Tensor, maxima: Tensor, start: int) -> _Pairs:
-    """All that reach ``floor`` [b, 1] in a block [b, groups, GROUP] which begins at catalogue row ``start``."""
-    sessions, groups = torch.nonzero((maxima >= floor) & ~maxima.isneginf(), as_tuple=True)
-    inside = rough[sessions, groups]  # [g, GROUP]
-    found, places = torch.nonzero((inside >= floor[sessions]) & ~inside.isneginf(), as_tuple=True)
-    return _Pairs(sessions[found], start + groups[found] * GROUP + places)
+def _scaled(rough: Tensor, scales: Tensor) -> Tensor:
+    """Float32 scores of unscaled ones, ``-inf`` where there is no answer."""
+    return (rough * scales).masked_fill_(rough == _lowest(rough), -torch.inf)
+
+
+def _lowest(rough: Tensor) -> float:
+    return -torch.inf if rough.is_floating_point() else torch.iinfo(rough.dtype).min

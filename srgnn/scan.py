@@ -1,7 +1,10 @@
 """Rough scores of the whole catalogue, with a proven bound on their error: what :mod:`srgnn.catalogue` searches in.
 
 Two ways to the same answer, chosen once when a model is loaded: float32, and int8 where the processor multiplies int8
-natively (VNNI), which reads a quarter of the memory and is 4 to 9 times as fast (``benchmarks/catalogue.py``).
+natively (VNNI), which reads a quarter of the memory and is several times as fast (``benchmarks/catalogue.py``).
+
+The bound is kept for groups of neighbouring rows, each with its own scale: one item of unusual length then loosens
+the bound of its own group only. Shape letters: G groups, of the whole catalogue or of the part asked for.
 """
 
 from collections.abc import Iterator
@@ -10,8 +13,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE = 1 << 16
-"""Rows of a temporary copy while constants are computed, so that loading a large catalogue stays small."""
+GROUP = 32
+"""Rows a group; fixed by the artifact's format."""
+GROUPS_AT_ONCE = 1 << 11
+"""Groups of a temporary copy while constants are computed, so that loading a large catalogue stays small."""
 ROUNDING = 2.0**-24
 """Relative error of one float32 rounding."""
 
@@ -22,20 +27,24 @@ class Quantised(NamedTuple):
     """``matrix ~ items * scales``, each entry within half a scale."""
 
     items: Tensor
-    """int8 [V, d]."""
+    """int8 [G * GROUP, d]; zeros in the rows past the last item."""
     scales: Tensor
-    """float32 [V, 1]."""
+    """float32 [G]."""
 
     def belongs_to(self, matrix: Tensor) -> bool:
-        """Whether each entry of ``matrix`` is within half a scale, rounding aside."""
-        return all(
-            bool(((items.float() * scales - rows).abs() <= 0.501 * scales).all())
-            for rows, items, scales in self.blocks(matrix)
-        )
+        """Whether each entry of ``matrix`` [V, d] is within half a scale, rounding aside."""
+        return all(bool(((part - again).abs() <= 0.501 * scales).all()) for part, again, scales in self.parts(matrix))
 
-    def blocks(self, matrix: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows of ``matrix`` with their items and scales, a part of the catalogue at a time."""
-        return zip(*(torch.split(tensor, ROWS_AT_ONCE) for tensor in (matrix, *self)), strict=True)
+    def parts(self, matrix: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """A part of the catalogue at a time, float32: the matrix and what it was rounded to, both [g, GROUP, d], and
+        the scales [g, 1, 1]."""
+        for part, items, scales in zip(
+            _grouped(matrix),
+            torch.split(self.items.view(-1, GROUP, self.items.shape[1]), GROUPS_AT_ONCE),
+            torch.split(self.scales.view(-1, 1, 1), GROUPS_AT_ONCE),
+            strict=True,
+        ):
+            yield part, items.float() * scales, scales
 
 
 class Query(NamedTuple):
@@ -43,28 +52,45 @@ class Query(NamedTuple):
 
     vectors: Tensor
     """[b, d]."""
-    error: Tensor
-    """float64 [b, 1]: bound on \\|rough score - exact score\\|, in units of the rough score."""
+    length: Tensor
+    """float32 [b, 1]: length of ``vectors``."""
+    residual: Tensor
+    """float32 [b, 1]: length of what rounding took from them."""
 
 
 class Scan(Protocol):
-    """Scores that are cheap and, by no more than :attr:`Query.error`, wrong."""
+    """Scores that are cheap and wrong by a known amount at most; each session's are in a unit of its own."""
 
     @property
     def name(self) -> ScanName:
         """As shown in GET /model."""
 
     def query(self, vectors: Tensor) -> Query:
-        """Float64 [b, d] -> what :meth:`rough` takes."""
+        """Float64 [b, d] -> what the other methods take."""
 
-    def rough(self, query: Query, start: int, out: Tensor) -> None:
-        """Write the scores of the n rows from ``start`` into float32 ``out`` [b, n], each session in its own unit."""
+    def rough(self, query: Query, groups: slice) -> Tensor:
+        """Unscaled scores of these groups: int32 or float32 [b, G, GROUP], anything in the rows past the last item."""
+
+    def scales(self, groups: slice) -> Tensor:
+        """float32 [G]: rough times this is the score."""
+
+    def error(self, query: Query, groups: slice) -> Tensor:
+        """float32 [b, G]: bound on |rough * scale - exact score| within each group."""
 
 
 def quantise(matrix: Tensor) -> Quantised:
-    """[V, d] -> int8 and scales [V, 1] with ``matrix ~ items * scales``, error at most half a scale."""
-    scales = matrix.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127.0
-    return Quantised((matrix / scales).round().to(torch.int8), scales)
+    """[V, d] -> int8 items and a scale for each group, error at most half a scale."""
+    scales = torch.cat([part.abs().amax(dim=(1, 2)).clamp_min(1e-12) / 127.0 for part in _grouped(matrix)])
+    rounded = [
+        (part / scale.view(-1, 1, 1)).round().to(torch.int8)
+        for part, scale in zip(_grouped(matrix), torch.split(scales, GROUPS_AT_ONCE), strict=True)
+    ]
+    return Quantised(torch.cat(rounded).flatten(0, 1), scales)
+
+
+def num_groups(num_items: int) -> int:
+    """G of V items; the last group may be partly empty."""
+    return -(-num_items // GROUP)
 
 
 def choose_scan(matrix: Tensor, quantised: Quantised | None) -> Scan:
@@ -87,60 +113,81 @@ class Float32Scan:
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
-        self._error = (matrix.shape[1] + 4) * ROUNDING * _largest_norm(matrix)  # d products, their sum, two conversions
+        self._ones = torch.ones(num_groups(len(matrix)))
+        self._longest = _longest(_grouped(matrix))
+        self._roundings = (matrix.shape[1] + 8) * ROUNDING  # d products, their sum, the comparisons with the bound
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        return Query(vectors.float(), _norms(vectors) * self._error)
+        length = _lengths(vectors).float()
+        return Query(vectors.float(), length, torch.zeros_like(length))
 
-    def rough(self, query: Query, start: int, out: Tensor) -> None:
+    def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
-        torch.mm(query.vectors, self._matrix[start : start + out.shape[1]].T, out=out)
+        rows = self._matrix[groups.start * GROUP : groups.stop * GROUP]
+        scores = torch.empty(len(query.vectors), (groups.stop - groups.start) * GROUP)
+        torch.mm(query.vectors, rows.T, out=scores[:, : len(rows)])
+        return scores.view(len(scores), -1, GROUP)
+
+    def scales(self, groups: slice) -> Tensor:
+        """See :class:`Scan`."""
+        return self._ones[groups]
+
+    def error(self, query: Query, groups: slice) -> Tensor:
+        """See :class:`Scan`."""
+        return query.length * (self._roundings * self._longest[groups])
 
 
 class Int8Scan:
-    """Exact integer products of rounded vectors, times each row's scale.
+    """Exact integer products of rounded vectors.
 
-    With v = s q + r for a session vector and e = t p + u for an item, |v e - s t q p| <= |r| |e| + |s q| |u| by
-    Cauchy-Schwarz; the largest |e| and |u| of the catalogue are taken once. Rough scores are in units of s.
+    With v = s q + r for a session vector and e = t p + u for an item of a group with scale t,
+    |v e - s t q p| <= |r| |e| + |s q| |u| by Cauchy-Schwarz. Scores are in units of s.
     """
 
     name: ScanName = "int8"
 
     def __init__(self, matrix: Tensor, quantised: Quantised) -> None:
-        self._items, scales = quantised
-        self._scales = scales.flatten()
-        self._largest_norm = _largest_norm(matrix)
-        self._largest_residual = _largest_residual(matrix, quantised)
+        self._items, self._scales = quantised
+        self._longest = _longest(_grouped(matrix))  # |e|
+        self._residual = _longest(part - again for part, again, _ in quantised.parts(matrix))  # |u|
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        unit = vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) / 127.0  # s
-        rounded = (vectors / unit).round()  # q
-        residual = _norms(vectors / unit - rounded)  # |r| / s
-        length = _norms(rounded)  # |s q| / s
-        roundings = 4 * ROUNDING * (length + residual) * self._largest_norm  # int32 -> float32, times scale, the floor
-        error = residual * self._largest_norm + length * self._largest_residual + roundings
-        return Query(rounded.to(torch.int8), error)
+        scaled = vectors / (vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) / 127.0)  # v / s
+        rounded = scaled.round()  # q
+        return Query(rounded.to(torch.int8), _lengths(rounded).float(), _lengths(scaled - rounded).float())
 
-    def rough(self, query: Query, start: int, out: Tensor) -> None:
+    def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
-        rows = slice(start, start + out.shape[1])
-        out.copy_(torch._int_mm(query.vectors, self._items[rows].T))  # int32 [b, n]
-        out.mul_(self._scales[rows])
+        scores = torch._int_mm(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP].T)
+        return scores.view(len(scores), -1, GROUP)
+
+    def scales(self, groups: slice) -> Tensor:
+        """See :class:`Scan`."""
+        return self._scales[groups]
+
+    def error(self, query: Query, groups: slice) -> Tensor:
+        """See :class:`Scan`."""
+        # int32 -> float32, times the scale, and the comparisons with the bound: 8 roundings of at most |s q| |e|
+        return (query.residual + 8 * ROUNDING * query.length) * self._longest[groups] + (
+            query.length * self._residual[groups]
+        )
 
 
-def _norms(vectors: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return norms
+def _grouped(matrix: Tensor) -> Iterator[Tensor]:
+    """[V, d] as [g, GROUP, d], a part at a time, zeros past the last item."""
+    for part in torch.split(matrix, GROUPS_AT_ONCE * GROUP):
+        padded = torch.nn.functional.pad(part, (0, 0, 0, -len(part) % GROUP))
+        yield padded.view(-1, GROUP, matrix.shape[1])
 
 
-def _largest_norm(matrix: Tensor) -> float:
-    return max(float(_norms(rows.double()).max()) for rows in torch.split(matrix, ROWS_AT_ONCE))
+def _longest(parts: Iterator[Tensor]) -> Tensor:
+    """Length of the longest row of each group: float32 [G], not less than it is in truth."""
+    return torch.cat([_lengths(part.double(), dim=2).amax(dim=1) for part in parts]).mul(1 + 4 * ROUNDING).float()
 
 
-def _largest_residual(matrix: Tensor, quantised: Quantised) -> float:
-    """max over items of |e - t p|."""
-    return max(
-        float(_norms(rows.double() - items.double() * scales).max()) for rows, items, scales in quantised.blocks(matrix)
-    )
+def _lengths(vectors: Tensor, dim: int = 1) -> Tensor:
+    """Kept as a last dimension of one for the rows of a matrix, dropped for groups of them."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=dim, keepdim=dim == 1)
+    return lengths

@@ -109,6 +109,8 @@ class _Link:
                 reply = await self._connection.read_response()
             except ResponseError as error:  # the answer to one command; the connection is fine
                 reply = error
+            if not self._sent:
+                raise ConnectionError("Redis answered a call that nobody made")
             _set(self._sent.popleft(), reply)
 
     def _late(self, future: "asyncio.Future[Any]") -> None:

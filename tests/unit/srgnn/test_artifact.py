@@ -175,7 +175,7 @@ def test_a_newer_format_says_upgrade(folder):
             rewritten("model.safetensors", embedding=torch.ones(40, 8)),
             "catalogue.safetensors does not belong",
         ),
-        (rewritten("catalogue.safetensors", items=torch.zeros(40, 8, dtype=torch.int8)), "does not belong"),
+        (rewritten("catalogue.safetensors", items=torch.zeros(64, 8, dtype=torch.int8)), "does not belong"),
         (
             rewritten("fallback.safetensors", clicks=torch.ones(39, dtype=torch.int64)),
             "does not fit a catalogue of 40",

@@ -105,7 +105,7 @@ def test_blocks_do_not_change_answers(scan, monkeypatch):
     matrix, servable, vectors = make(sessions=7)
     exclude = [np.array([i, 200 + i]) for i in range(7)]
     whole = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
-    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(module, "BLOCK_GROUPS", 2)
     monkeypatch.setattr(module, "SESSIONS_AT_ONCE", 3)
     monkeypatch.setattr(module, "EXACT_ROWS_AT_ONCE", 10)
     parts = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)

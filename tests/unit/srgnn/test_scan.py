@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import scan as module
-from srgnn.scan import Float32Scan, Int8Scan, Quantised, choose_scan, int8_is_native, quantise
+from srgnn.scan import GROUP, Float32Scan, Int8Scan, Quantised, choose_scan, int8_is_native, num_groups, quantise
 
 
 def make(num_items=300, width=8, sessions=5, seed=0):
+    """Items and sessions of lengths that differ by six orders of magnitude."""
     generator = torch.Generator().manual_seed(seed)
     lengths = 10 ** torch.empty(num_items, 1).uniform_(-3, 3, generator=generator)
     matrix = torch.randn(num_items, width, generator=generator) * lengths
@@ -15,48 +16,68 @@ def make(num_items=300, width=8, sessions=5, seed=0):
     return matrix, vectors
 
 
-def rough_scores(scan, vectors, num_items, start=0):
+def scans(matrix):
+    return Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))
+
+
+def unit(scan, vectors):
+    """What one rough point is worth in each session: [b, 1]."""
+    return vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-300) / 127 if scan.name == "int8" else 1.0
+
+
+def scores_and_errors(scan, vectors, num_items, groups=None):
+    """Scores in each session's unit and their bound, both float64 [b, items of the groups]."""
+    groups = groups or slice(0, num_groups(num_items))
     query = scan.query(vectors)
-    out = torch.empty(len(vectors), num_items)
-    scan.rough(query, start, out)
-    return out.double(), query.error
+    scores = (scan.rough(query, groups).double() * scan.scales(groups).view(1, -1, 1)).flatten(1)
+    error = scan.error(query, groups).repeat_interleave(GROUP, dim=1).double()
+    kept = num_items - groups.start * GROUP
+    return scores[:, :kept], error[:, :kept]
 
 
-@given(width=st.integers(2, 200), seed=st.integers(0, 1000))
-def test_no_score_is_further_off_than_the_bound(width, seed):
-    matrix, vectors = make(width=width, seed=seed)
-    exact = vectors @ matrix.double().T
-    for scan, unit in (
-        (Float32Scan(matrix), 1.0),
-        (Int8Scan(matrix, quantise(matrix)), vectors.abs().amax(dim=1, keepdim=True) / 127),
-    ):
-        rough, error = rough_scores(scan, vectors, len(matrix))
-        assert bool(((rough - exact / unit).abs() <= error).all()), scan.name
+@given(num_items=st.integers(1, 300), width=st.integers(2, 200), seed=st.integers(0, 1000))
+def test_no_score_is_further_off_than_the_bound(num_items, width, seed):
+    matrix, vectors = make(num_items, width, seed=seed)
+    for scan in scans(matrix):
+        exact = vectors @ matrix.double().T / unit(scan, vectors)
+        scores, error = scores_and_errors(scan, vectors, num_items)
+        assert bool(((scores - exact).abs() <= error).all()), scan.name
 
 
 def test_the_bound_is_tight_enough_to_be_of_use():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.nn.functional.normalize(torch.randn(1000, 100, generator=generator))
     vectors = torch.randn(10, 100, generator=generator, dtype=torch.float64)
-    scan = Int8Scan(matrix, quantise(matrix))
-    unit = vectors.abs().amax(dim=1, keepdim=True) / 127
-    assert bool((scan.query(vectors).error * unit < 0.03 * vectors.norm(dim=1, keepdim=True)).all())
+    for scan, share in zip(scans(matrix), (1e-4, 0.03), strict=True):
+        _, error = scores_and_errors(scan, vectors, 1000)
+        assert bool((error * unit(scan, vectors) < share * vectors.norm(dim=1, keepdim=True)).all())
+
+
+def test_an_item_of_unusual_length_loosens_the_bound_of_its_own_group_only():
+    matrix, vectors = torch.ones(10 * GROUP, 8), torch.ones(1, 8, dtype=torch.float64)
+    matrix[3 * GROUP] = 1000.0
+    for scan in scans(matrix):
+        error = scan.error(scan.query(vectors), slice(0, 10))[0]
+        assert error[3] > 100 * error[2]
+        assert bool((error[[0, 1, 2, 4, 5, 6, 7, 8, 9]] == error[0]).all())
 
 
 def test_a_part_of_the_catalogue_is_scored_as_in_the_whole():
     matrix, vectors = make()
-    for scan in (Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))):
-        whole, error = rough_scores(scan, vectors, 300)
-        part, _ = rough_scores(scan, vectors, 100, start=150)
-        assert bool(((part - whole[:, 150:250]).abs() <= error).all())
+    for scan in scans(matrix):
+        whole, error = scores_and_errors(scan, vectors, 300)
+        for groups in (slice(0, 2), slice(4, 7), slice(9, 10)):
+            rows = slice(groups.start * GROUP, min(groups.stop * GROUP, 300))
+            part, part_error = scores_and_errors(scan, vectors, 300, groups)
+            assert bool(((part - whole[:, rows]).abs() <= error[:, rows]).all())
+            assert bool((part_error == error[:, rows]).all())
 
 
 def test_a_zero_vector_scores_zero():
     matrix, _ = make()
-    zero = torch.zeros(1, 8, dtype=torch.float64)
-    for scan in (Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))):
-        rough, error = rough_scores(scan, zero, 300)
-        assert rough.abs().max() == 0
+    for scan in scans(matrix):
+        scores, error = scores_and_errors(scan, torch.zeros(1, 8, dtype=torch.float64), 300)
+        assert scores.abs().max() == 0
         assert error.isfinite().all()
 
 
@@ -65,33 +86,38 @@ def test_int8_is_chosen_where_the_processor_is_exact_and_the_matrix_is_there(mon
     monkeypatch.setattr(module, "int8_is_native", lambda: True)
     assert choose_scan(matrix, quantise(matrix)).name == "int8"
     assert choose_scan(matrix, None).name == "float32"
-    assert choose_scan(matrix[:, :1], quantise(matrix[:, :1])).name == "float32"  # torch multiplies those wrongly
+    narrow = matrix[:, :1].contiguous()
+    assert choose_scan(narrow, quantise(narrow)).name == "float32"  # torch multiplies those wrongly
     monkeypatch.setattr(module, "int8_is_native", lambda: False)
     assert choose_scan(matrix, quantise(matrix)).name == "float32"
 
 
 def test_int8_products_are_exact_where_they_are_used():
-    if not int8_is_native():  # then nothing is claimed
-        assert choose_scan(*make()[:1], None).name == "float32"
+    if not int8_is_native():  # then they are not
+        matrix, _ = make()
+        assert choose_scan(matrix, quantise(matrix)).name == "float32"
         return
     largest = torch.full((3, 100), 127, dtype=torch.int8)
     assert (torch._int_mm(largest, -largest.T) == -100 * 127 * 127).all()
 
 
-def test_quantise_is_within_half_a_scale():
-    matrix, _ = make()
+@pytest.mark.parametrize("num_items", [1, GROUP, GROUP + 1, 300])
+@pytest.mark.parametrize("groups_at_once", [1, 3, 1 << 11])
+def test_a_matrix_is_within_half_a_scale_of_its_own_quantised_form_only(num_items, groups_at_once, monkeypatch):
+    monkeypatch.setattr(module, "GROUPS_AT_ONCE", groups_at_once)
+    matrix, _ = make(num_items)
     items, scales = quantise(matrix)
-    assert items.dtype == torch.int8
-    assert bool(((items.float() * scales - matrix).abs() <= 0.5001 * scales).all())
-    assert quantise(torch.zeros(2, 3)).items.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert (items.dtype, tuple(items.shape)) == (torch.int8, (num_groups(num_items) * GROUP, 8))
+    again = items.float() * scales.repeat_interleave(GROUP).unsqueeze(1)
+    assert bool(
+        ((again[:num_items] - matrix).abs() <= 0.5001 * scales.repeat_interleave(GROUP)[:num_items, None]).all()
+    )
+    assert not items[num_items:].any()
+    assert Quantised(items, scales).belongs_to(matrix)
+    other = items.clone()
+    other[num_items - 1, 7] += 2 if other[num_items - 1, 7] < 100 else -2
+    assert not Quantised(other, scales).belongs_to(matrix)
 
 
-@pytest.mark.parametrize("rows_at_once", [7, 1 << 16])
-def test_a_matrix_belongs_to_its_own_quantised_form_only(rows_at_once, monkeypatch):
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
-    matrix, _ = make()
-    quantised = quantise(matrix)
-    assert quantised.belongs_to(matrix)
-    other = quantised.items.clone()
-    other[299, 7] += 2
-    assert not Quantised(other, quantised.scales).belongs_to(matrix)
+def test_zeros_stay_zeros():
+    assert not quantise(torch.zeros(2, 3)).items.any()
