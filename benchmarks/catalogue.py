@@ -106,11 +106,9 @@ def random_subject(size: int, hidden: int, sessions: int) -> Subject:
     """Unit vectors without any structure; sessions as long as those of a trained model."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.empty(size, hidden)
-    quantised = Quantised(torch.empty(size, hidden, dtype=torch.int8), torch.empty(size, 1))
-    for rows, items, scales in quantised.blocks(matrix):  # in parts: 10 M items are 4 GB
+    for rows in torch.split(matrix, 1 << 16):  # in parts: 10 M items are 4 GB
         rows[:] = torch.nn.functional.normalize(torch.randn(rows.shape, generator=generator))
-        for target, value in zip((items, scales), quantise(rows), strict=True):
-            target[:] = value
+    quantised = quantise(matrix)
     vectors = 16 * torch.nn.functional.normalize(torch.randn(sessions, hidden, generator=generator).double())
     return Subject("random", _searches(matrix, torch.ones(size, dtype=torch.bool), quantised), vectors, quantised)
 

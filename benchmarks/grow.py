@@ -37,14 +37,14 @@ from srgnn.errors import InputError, SRGNNError
 from srgnn.fallback import Fallback
 from srgnn.progress import progress
 from srgnn.recommender import Recommender
-from srgnn.scan import Quantised, quantise
+from srgnn.scan import GROUP, Quantised, num_groups, quantise
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import IntArray
 from srgnn.vocabulary import Vocabulary
 from training.corpus import Corpus
 
 BLOCK = 1 << 16
-"""Items made at once."""
+"""Items made at once: whole groups of the int8 matrix."""
 SAMPLE = 500
 """Items whose nearest neighbours are looked up."""
 _PATH = click.Path(path_type=Path)
@@ -163,7 +163,9 @@ class Grown:
         state = load_file(self.old.path / "model.safetensors") | {"embedding": torch.empty(0)}
         shapes = {name: ("F32", tuple(tensor.shape)) for name, tensor in state.items()}
         model = create(folder / "model.safetensors", shapes | {"embedding": ("F32", (size, width))})
-        int8 = create(folder / "catalogue.safetensors", {"items": ("I8", (size, width)), "scales": ("F32", (size, 1))})
+        groups = num_groups(size)
+        shapes = {"items": ("I8", (groups * GROUP, width)), "scales": ("F32", (groups,))}
+        int8 = create(folder / "catalogue.safetensors", shapes)
         for name, tensor in state.items():
             if name != "embedding":
                 model[name][:] = tensor.numpy()
@@ -176,7 +178,9 @@ class Grown:
                 kept = max(0, min(len(rows), len(real) - start))  # the real items stay as they are
                 items[:kept] = real[start : start + kept]
                 model["embedding"][block] = items.numpy()
-                int8["items"][block], int8["scales"][block] = (tensor.numpy() for tensor in quantise(items))
+                rounded = quantise(items)
+                int8["items"][start : start + len(rounded.items)] = rounded.items.numpy()
+                int8["scales"][start // GROUP :][: len(rounded.scales)] = rounded.scales.numpy()
                 advance(len(rows))
         self.matrix = torch.from_numpy(model["embedding"])
         return Quantised(torch.from_numpy(int8["items"]), torch.from_numpy(int8["scales"]))

@@ -26,7 +26,7 @@ def run(*arguments):
 
 
 def test_a_grown_artifact_loads_and_keeps_the_real_items(tiny_artifact, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(grow, "BLOCK", 30)  # real items end inside a block
+    monkeypatch.setattr(grow, "BLOCK", 32)  # real items end inside a block
     result = run(
         tiny_artifact, "--items", 100, "--output", tmp_path / "grown", "--corpus", corpus,
         "--histories", tmp_path / "histories.txt",
