@@ -1,5 +1,6 @@
 """Wiring: settings in, an ASGI application out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -52,6 +53,8 @@ def create_app(
             if store is None:
                 stack.push_async_callback(live_store.aclose)
             await stack.enter_async_context(batcher)
+            if metrics.shared:
+                stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
             yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics)}
 
     app = FastAPI(
@@ -85,6 +88,13 @@ def make_store(settings: Settings) -> SessionStore:
         timeout_seconds=settings.store_timeout_ms / 1000,
         max_waiting=settings.store_queue,
     )
+
+
+async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:
+    """Whichever worker is asked for the metrics knows the queues of the others only from what they wrote down."""
+    while True:
+        metrics.queue_length.set(batcher.waiting)
+        await asyncio.sleep(1)
 
 
 def _check_keeps_enough(settings: Settings, recommender: Recommender) -> None:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that answer on the one port, each within the limits below; several need redis_url.",
+    )
 
     max_clicks: int = Field(
         100,
@@ -103,6 +109,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}MAX_HISTORIES is {self.max_histories}, above {PREFIX}QUEUE_SIZE, which is "
                 f"{self.queue_size}: such a request could never be taken; lower one or raise the other"
+            )
+        if self.workers > 1 and self.redis_url is None:
+            raise ValueError(
+                f"{PREFIX}WORKERS is {self.workers}, but {PREFIX}REDIS_URL is not set: each worker would keep sessions "
+                "of its own, and see only its share of their clicks; give --redis-url, or leave it at one worker"
             )
         return self
 

@@ -1,16 +1,20 @@
 """What an operator sees: a request id, JSON log lines, Prometheus metrics with bounded labels."""
 
 import logging
+import os
 import re
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +22,8 @@ from .errors import problem
 
 logger = logging.getLogger(__name__)
 
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable by which prometheus_client, when it is imported, keeps values in files of that directory."""
 REQUEST_ID_HEADER = "X-Request-ID"
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -28,10 +34,14 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The service's metrics in a registry of their own; no label takes a value from a request."""
+    """The service's metrics in a registry of their own; no label takes a value from a request.
+
+    Of several workers each tells the sum of all; :mod:`service.workers` says how.
+    """
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
+        self.shared = METRICS_DIRECTORY in os.environ
         self.requests = Counter(
             "srgnn_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )
@@ -48,13 +58,18 @@ class Metrics:
         self.batch_size = Histogram(
             "srgnn_batch_size", "Histories per forward pass.", buckets=_SIZES, registry=self.registry
         )
-        self.queue_length = Gauge("srgnn_queue_length", "Histories waiting for the model.", registry=self.registry)
+        self.queue_length = self._gauge("srgnn_queue_length", "Histories waiting for the model.", "livesum")
+        self.replacements = Counter(
+            "srgnn_worker_replacements", "Workers started in place of one that died.", registry=self.registry
+        )
         self.served = 0
         # labels() takes longer than counting does. Their values are bounded, and so are these caches.
         self._requests = cache(self.requests.labels)
         self._seconds = cache(self.seconds.labels)
         self.answered = cache(self.answers.labels)
-        Info("srgnn_model", "The model that answers.", registry=self.registry).info({"name": model})
+        self._gauge("srgnn_workers", "Worker processes.", "livesum").set(1)
+        # What an Info would show; prometheus_client has none for several processes.
+        self._gauge("srgnn_model_info", "The model that answers.", "livemax", ["name"]).labels(model).set(1)
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""
@@ -63,8 +78,24 @@ class Metrics:
         self._seconds(route).observe(seconds)
 
     def render(self) -> bytes:
-        """The registry in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """The metrics of all workers in Prometheus' text format."""
+        if not self.shared:
+            return generate_latest(self.registry)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+    def _gauge(
+        self, name: str, meaning: str, over_workers: Literal["livesum", "livemax"], labels: Sequence[str] = ()
+    ) -> Gauge:
+        return Gauge(name, meaning, labels, multiprocess_mode=over_workers, registry=self.registry)
+
+
+def requests_answered(directory: Path | str) -> int:
+    """By all processes with their metrics in ``directory``, those that are gone included."""
+    collected = MultiProcessCollector(None, directory).collect()  # type: ignore[no-untyped-call]
+    samples = (sample for metric in collected for sample in metric.samples)
+    return int(sum(sample.value for sample in samples if sample.name == "srgnn_requests_total"))
 
 
 class Telemetry:

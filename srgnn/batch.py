@@ -1,5 +1,8 @@
 """Recommend for a file of histories: any number of them in flat memory, the output whole or not there at all.
 
+Chunks of histories are answered and encoded in this process or, with several workers, in processes that each map the
+artifact; reading and writing stay here, in order.
+
 Input, by suffix:
   any text    one session a line, ids separated by spaces (the SR-GNN form); an empty line is an empty history
   .parquet    a list column ``items``, oldest click first, and optionally a column ``session``
@@ -11,17 +14,20 @@ Output, by suffix, one record per input record and in its order:
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from .errors import DataError, InputError
+from .processes import answer_in_order
 from .progress import progress
 from .recommender import Recommendation, Recommender
 from .vocabulary import check_item_id
@@ -42,7 +48,20 @@ class History(NamedTuple):
     units: int
 
 
-Write = Callable[[Sequence[History], Sequence[Recommendation]], None]
+Encode = Callable[[Sequence[History], Sequence[Recommendation]], Any]
+"""Answers as what the output's :data:`Write` takes: bytes, or a record batch of Arrow."""
+Write = Callable[[Any], object]
+
+
+class AnsweredChunk(NamedTuple):
+    """A chunk ready to be written, and what was counted on the way."""
+
+    encoded: Any
+    histories: int
+    clicks: int
+    unknown_clicks: int
+    sources: Counter[str]
+    units: int
 
 
 @dataclass(frozen=True)
@@ -71,28 +90,48 @@ class BatchResult:
 
 
 def recommend_file(
-    recommender: Recommender, source: Path, output: Path, k: int = 20, *, shown: bool = True
+    recommender: Recommender,
+    source: Path,
+    output: Path,
+    k: int = 20,
+    *,
+    artifact: Path | None = None,
+    workers: int = 1,
+    shown: bool = True,
 ) -> BatchResult:
-    """Write k recommendations for every history of ``source`` to ``output``.
+    """Answer every history of ``source`` into ``output``; see the module for their forms.
 
-    Raises InputError for a path, format or k that cannot be used, DataError for a record that cannot be read;
-    either leaves ``output`` as it was.
+    More than one of ``workers`` needs ``artifact``, where ``recommender`` came from. Raises InputError on paths and
+    ``k`` that cannot be used, DataError on content, with its place.
     """
     _check_paths(source, output)
-    recommender.recommend([[]], k)  # a bad k fails before any work
+    recommender.recommend([[]], k)  # a bad k is told before anything is written
     started = time.monotonic()
-    sources: Counter[str] = Counter()
     histories = clicks = unknown = 0
+    sources: Counter[str] = Counter()
+    answer = partial(answer_chunk, k=k, encode=_encoder(output))
     with progress(_label(source), _size(source), shown=shown) as advance, _writer(output) as write:
-        for chunk in _chunks(_read(source)):
-            answers = recommender.recommend([history.items for history in chunk], k)
-            write(chunk, answers)
-            sources.update(answer.source for answer in answers)
-            histories += len(chunk)
-            clicks += sum(len(history.items) for history in chunk)
-            unknown += sum(recommender.vocabulary.row(item) is None for each in chunk for item in each.items)
-            advance(sum(history.units for history in chunk))
+        for chunk in answer_in_order(answer, _chunks(_read(source)), recommender, artifact, workers):
+            write(chunk.encoded)
+            sources.update(chunk.sources)
+            histories += chunk.histories
+            clicks += chunk.clicks
+            unknown += chunk.unknown_clicks
+            advance(chunk.units)
     return BatchResult(histories, clicks, unknown, dict(sources), time.monotonic() - started, output)
+
+
+def answer_chunk(recommender: Recommender, chunk: Sequence[History], *, k: int, encode: Encode) -> AnsweredChunk:
+    """What one process does with one chunk."""
+    answers = recommender.recommend([history.items for history in chunk], k)
+    return AnsweredChunk(
+        encode(chunk, answers),
+        len(chunk),
+        sum(len(history.items) for history in chunk),
+        sum(recommender.vocabulary.row(item) is None for history in chunk for item in history.items),
+        Counter(answer.source for answer in answers),
+        sum(history.units for history in chunk),
+    )
 
 
 def _chunks(histories: Iterator[History]) -> Iterator[list[History]]:
@@ -207,43 +246,52 @@ def _pyarrow_parquet() -> Any:
 # Writing
 
 
+def _encoder(output: Path) -> Encode:
+    return encode_arrow if output.suffix == ".parquet" else encode_json_lines
+
+
 def _writer(output: Path) -> AbstractContextManager[Write]:
     return _parquet_writer(output) if output.suffix == ".parquet" else _json_lines_writer(output)
 
 
 def _record(history: History, answer: Recommendation) -> dict[str, Any]:
     items = [{"item_id": item, "score": score} for item, score in zip(answer.item_ids, answer.scores, strict=True)]
+    if history.session is None:
+        return {"items": items, "source": answer.source}
     return {"session": history.session, "items": items, "source": answer.source}
+
+
+def encode_json_lines(histories: Sequence[History], answers: Sequence[Recommendation]) -> bytes:
+    """One JSON object a line."""
+    records = map(_record, histories, answers)
+    return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+
+
+def encode_arrow(histories: Sequence[History], answers: Sequence[Recommendation]) -> Any:
+    """The same as a record batch."""
+    import pyarrow
+
+    return pyarrow.RecordBatch.from_pylist(list(map(_record, histories, answers)), schema=_schema())
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    item = pyarrow.struct({"item_id": pyarrow.string(), "score": pyarrow.float64()})
+    return pyarrow.schema({"session": pyarrow.string(), "items": pyarrow.list_(item), "source": pyarrow.string()})
 
 
 @contextmanager
 def _json_lines_writer(output: Path) -> Iterator[Write]:
-    with replaced_when_whole(output) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-
-        def write(histories: Sequence[History], answers: Sequence[Recommendation]) -> None:
-            for history, answer in zip(histories, answers, strict=True):
-                record = _record(history, answer)
-                if history.session is None:
-                    del record["session"]
-                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-        yield write
+    with replaced_when_whole(output) as partial_output, partial_output.open("wb") as file:
+        yield file.write
 
 
 @contextmanager
 def _parquet_writer(output: Path) -> Iterator[Write]:
     parquet = _pyarrow_parquet()
-    import pyarrow
-
-    item = pyarrow.struct({"item_id": pyarrow.string(), "score": pyarrow.float64()})
-    schema = pyarrow.schema({"session": pyarrow.string(), "items": pyarrow.list_(item), "source": pyarrow.string()})
-    with replaced_when_whole(output) as partial, parquet.ParquetWriter(partial, schema) as file:
-
-        def write(histories: Sequence[History], answers: Sequence[Recommendation]) -> None:
-            records = [_record(history, answer) for history, answer in zip(histories, answers, strict=True)]
-            file.write_batch(pyarrow.RecordBatch.from_pylist(records, schema=schema))
-
-        yield write
+    with replaced_when_whole(output) as partial_output, parquet.ParquetWriter(partial_output, _schema()) as file:
+        yield file.write_batch
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The commands ``srgnn recommend``, ``srgnn index`` and ``srgnn inspect``."""
 
 import itertools
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from .vocabulary import check_item_id
 SAMPLE = 1000
 """Histories that the lists to be visited are chosen on."""
 _PATH = click.Path(path_type=Path)
+LARGE_INPUT_BYTES = 1 << 20
+"""Some 30,000 histories, two seconds of work: less than worker processes take to start."""
 
 
 @click.command()
@@ -34,7 +37,14 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--output", type=_PATH, help="Where the answers go: .jsonl or .parquet.")
 @click.option("-k", type=int, default=20, show_default=True, help="Items for each history.")
-def recommend(artifact: Path, history: str | None, source: Path | None, output: Path | None, k: int) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes for --input.  [default: one a core for a large file, else one]",
+)
+def recommend(
+    artifact: Path, history: str | None, source: Path | None, output: Path | None, k: int, workers: int | None
+) -> None:
     """The next k items of one history, or of every history in a file.
 
     ARTIFACT is an artifact or the folder that holds LATEST. A Parquet input has a list column `items`,
@@ -47,7 +57,8 @@ def recommend(artifact: Path, history: str | None, source: Path | None, output: 
     if history is not None:
         emit({"model": loaded.name, **recommend_history(loaded.recommender, history, k)})
     elif source is not None and output is not None:
-        result = recommend_file(loaded.recommender, source, output, k)
+        workers = workers or _workers_for(source)
+        result = recommend_file(loaded.recommender, source, output, k, artifact=loaded.path, workers=workers)
         if result.clicks and result.clicks == result.unknown_clicks:
             click.echo(
                 f"warning: none of the {result.clicks} clicks in {source} is on an item of {loaded.name}; "
@@ -55,6 +66,11 @@ def recommend(artifact: Path, history: str | None, source: Path | None, output: 
                 err=True,
             )
         emit({"model": loaded.name, **result.to_json()})
+
+
+def _workers_for(source: Path) -> int:
+    large = source.is_file() and source.stat().st_size > LARGE_INPUT_BYTES
+    return (os.cpu_count() or 1) if large else 1
 
 
 def recommend_history(recommender: Recommender, history: str, k: int) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray, SessionRules, encode, window
 from .vocabulary import Vocabulary
 
+_NOTHING: IntArray = np.empty(0, np.int64)
+
 Source = Literal["model", "transitions", "popularity"]
 
 
@@ -65,7 +67,8 @@ class Recommender:
         known = [i for i, sequence in enumerate(sequences) if len(sequence)]
         answers: dict[int, Recommendation] = {}
         if known:
-            top = self.recommend_rows([sequences[i] for i in known], k, [banned[i] for i in known])
+            excluded = [banned[i] for i in known] if exclude is not None or exclude_seen else None
+            top = self.recommend_rows([sequences[i] for i in known], k, excluded)
             for i, rows, scores in zip(known, top.rows.tolist(), top.scores.tolist(), strict=True):
                 answers[i] = self._answer(rows, scores, "model")
         return [answers.get(i) or self._without_model(k, banned[i]) for i in range(len(histories))]
@@ -103,7 +106,7 @@ class Recommender:
         """Rows that may not be answered, for each history."""
         if exclude is not None and len(exclude) != len(histories):
             raise InputError(f"exclude has {len(exclude)} entries for {len(histories)} histories: give one for each")
-        banned = [self.vocabulary.rows(items) for items in exclude or [()] * len(histories)]
+        banned = [_NOTHING] * len(histories) if exclude is None else [self.vocabulary.rows(items) for items in exclude]
         if exclude_seen:
             seen = [self.vocabulary.rows(history) for history in histories]
             banned = [np.concatenate(pair) for pair in zip(banned, seen, strict=True)]
@@ -114,5 +117,6 @@ class Recommender:
 
     def _answer(self, rows: list[int], scores: list[float], source: Source) -> Recommendation:
         ids = self.vocabulary.ids
-        kept = [(ids[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
-        return Recommendation([item for item, _ in kept], [score for _, score in kept], source)
+        if rows and rows[-1] < 0:  # only the last places of a list are ever empty
+            rows = rows[: rows.index(-1)]
+        return Recommendation([ids[row] for row in rows], scores[: len(rows)], source)

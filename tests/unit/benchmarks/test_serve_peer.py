@@ -17,5 +17,5 @@ def test_a_baseline_is_served_under_its_name_and_answers_from_the_corpus(tmp_pat
 
 def test_an_unknown_baseline_is_refused(tmp_path):
     corpus = random_corpus(tmp_path / "corpus", tiny_vocabulary())
-    with pytest.raises(InputError, match="expected one of popularity, markov"):
+    with pytest.raises(InputError, match="expected one of popularity, session-popularity, markov"):
         peer(corpus, "marcov")

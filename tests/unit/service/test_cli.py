@@ -43,7 +43,7 @@ def test_help_names_every_option_and_needs_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert found.returncode == 0, found.stderr
-    for option in ("--artifact", "--redis-url", "--host", "--port"):
+    for option in ("--artifact", "--redis-url", "--host", "--port", "--workers"):
         assert option in found.stdout
 
 
@@ -81,6 +81,7 @@ def test_unreachable_redis_is_told_without_its_password(tiny_artifact: Path) -> 
         (["--redis-url", "http://x"], {}, "SRGNN_REDIS_URL"),
         ([], {"SRGNN_QUEU_SIZE": "5"}, "did you mean SRGNN_QUEUE_SIZE?"),
         ([], {"SRGNN_DEADLINE_MS": "soon"}, "SRGNN_DEADLINE_MS is 'soon'"),
+        (["--workers", "2"], {}, "SRGNN_WORKERS is 2, but SRGNN_REDIS_URL is not set"),
     ],
 )
 def test_wrong_settings_are_told(arguments: list[str], environment: dict[str, str], expected: str) -> None:
@@ -91,27 +92,32 @@ def test_wrong_settings_are_told(arguments: list[str], environment: dict[str, st
 
 
 def test_port_taken_while_the_model_was_loading_is_told(tiny_recommender: Recommender) -> None:
-    with cli._listener(load_settings(port=0)) as first:
+    with cli.open_listener(load_settings(port=0)) as first:
         settings = load_settings(port=first.getsockname()[1])
-        with cli._listener(settings) as second:
+        with cli.open_listener(settings) as second:
             first.listen()
             app = create_app(settings, recommender=tiny_recommender)
             with pytest.raises(ConfigError, match="cannot listen on"):
-                cli._run(app, settings, second)
+                cli.run_server(app, settings, second)
+
+
+def test_several_workers_serve_nothing_but_an_artifact(tiny_recommender: Recommender) -> None:
+    with pytest.raises(ConfigError, match="SRGNN_WORKERS is 2: several workers can only serve an artifact"):
+        cli.run_service(load_settings(workers=2, redis_url="redis://127.0.0.1:1/0"), tiny_recommender)
 
 
 def test_unknown_host_is_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on no\.such\.host\.invalid"):
-        cli._listener(load_settings(host="no.such.host.invalid", port=0))
+        cli.open_listener(load_settings(host="no.such.host.invalid", port=0))
 
 
 def test_a_free_port_can_be_left_to_the_system() -> None:
-    with cli._listener(load_settings(port=0)) as listener:
+    with cli.open_listener(load_settings(port=0)) as listener:
         assert listener.getsockname()[1] > 0
 
 
 async def test_the_store_is_asked_once_before_serving(redis_url: str) -> None:
-    await cli._check_store(load_settings())
-    await cli._check_store(load_settings(redis_url=redis_url))
+    await cli.check_store(load_settings())
+    await cli.check_store(load_settings(redis_url=redis_url))
     with pytest.raises(StoreUnavailable):
-        await cli._check_store(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+        await cli.check_store(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))

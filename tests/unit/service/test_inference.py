@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from service import inference
 from service.inference import Batcher, NotInferred, Prediction, Query, infer
 from srgnn.recommender import Recommendation, Recommender
 
@@ -15,6 +16,7 @@ class Recorded:
 
     def __init__(self, inner: Recommender, failing: bool = False) -> None:
         self.inner = inner
+        self.vocabulary = inner.vocabulary
         self.failing = failing
         self.batches: list[list[Sequence[str]]] = []
         self.threads: set[str] = set()
@@ -57,9 +59,17 @@ def mixed_queries(ids: Sequence[str], count: int) -> list[Query]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's batches would all run on the event loop; what is held up below must not hold up the test."""
+    monkeypatch.setattr(inference, "INLINE_SCORES", 0)
+
+
+@pytest.mark.parametrize(("inline_scores", "threads"), [(0, {"inference_0"}), (1 << 20, {"MainThread"})])
 async def test_two_hundred_concurrent_mixed_requests_equal_single_answers(
-    tiny_recommender: Recommender,
+    tiny_recommender: Recommender, monkeypatch: pytest.MonkeyPatch, inline_scores: int, threads: set[str]
 ) -> None:
+    monkeypatch.setattr(inference, "INLINE_SCORES", inline_scores)
     recorded = Recorded(tiny_recommender)
     queries = mixed_queries(tiny_recommender.vocabulary.ids, 200)
     async with make(recorded, max_batch=64) as batcher:
@@ -71,7 +81,37 @@ async def test_two_hundred_concurrent_mixed_requests_equal_single_answers(
         assert prediction.recommendation.source == expected.source
         assert prediction.attention == (tiny_recommender.explain(query.history) if query.explain else None)
     assert max(map(len, recorded.batches)) > 1, "requests really shared a forward pass"
-    assert recorded.threads == {"inference_0"}
+    assert recorded.threads == threads
+
+
+async def test_a_batch_too_large_for_the_event_loop_runs_in_the_thread(
+    tiny_recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "INLINE_SCORES", 3 * len(tiny_recommender.vocabulary))
+    for count, thread in ((3, "MainThread"), (4, "inference_0")):
+        recorded = Recorded(tiny_recommender)
+        async with make(recorded) as batcher:
+            await batcher.predict([Query(["100"], 3)] * count, deadline_seconds=30)
+        assert recorded.threads == {thread}
+
+
+async def test_the_event_loop_goes_on_between_batches_that_run_on_it(
+    tiny_recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "INLINE_SCORES", 1 << 20)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with make(tiny_recommender, max_batch=1) as batcher:
+        task = asyncio.create_task(others())
+        await asyncio.gather(*(batcher.predict([Query(["100"], 3)], deadline_seconds=30) for _ in range(20)))
+        task.cancel()
+    assert turns >= 20
 
 
 async def test_many_histories_of_one_request_come_back_in_order(tiny_recommender: Recommender) -> None:

@@ -87,3 +87,10 @@ def test_wrong_redis_url_is_refused_without_showing_it(monkeypatch: pytest.Monke
 
 def test_password_of_redis_is_not_in_the_representation() -> None:
     assert "secret" not in repr(load_settings(redis_url="redis://:secret@host:1/0"))
+
+
+def test_several_workers_need_a_store_that_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRGNN_WORKERS", "2")
+    with pytest.raises(ConfigError, match=r"SRGNN_WORKERS is 2, but SRGNN_REDIS_URL is not set.*give --redis-url"):
+        load_settings()
+    assert load_settings(redis_url="redis://host/0").workers == 2

@@ -1,12 +1,23 @@
 import json
 import logging
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.telemetry import JsonFormatter, Metrics, Telemetry, configure_logging, request_id
+from service.telemetry import (
+    METRICS_DIRECTORY,
+    JsonFormatter,
+    Metrics,
+    Telemetry,
+    configure_logging,
+    request_id,
+    requests_answered,
+)
 
 
 @pytest.fixture
@@ -141,3 +152,31 @@ def test_logging_goes_to_stderr_as_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_metrics_name_the_model(metrics: Metrics) -> None:
     assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()
+
+
+WORKER = """
+import sys
+from service.telemetry import Metrics
+metrics = Metrics("tiny-1")
+metrics.queue_length.set(3)
+metrics.request_done("GET", "/livez", 200, 0.004)
+sys.stdout.buffer.write(metrics.render())
+"""
+
+
+def test_processes_that_share_a_directory_share_their_metrics(tmp_path: Path) -> None:
+    def run() -> str:
+        environment = os.environ | {METRICS_DIRECTORY: str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(
+            [sys.executable, "-c", WORKER], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    run()
+    text = run()
+    assert 'srgnn_requests_total{method="GET",route="/livez",status="200"} 2.0' in text
+    assert 'srgnn_request_seconds_bucket{le="0.005",route="/livez"} 2.0' in text
+    assert "srgnn_queue_length 6.0" in text
+    assert "srgnn_workers 2.0" in text
+    assert 'srgnn_model_info{name="tiny-1"} 1.0' in text
+    assert "pid=" not in text
+    assert requests_answered(tmp_path) == 2
