@@ -25,7 +25,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "srgnn needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,ann,dev]'
 	@touch $@
 
 # A finished demo is never reused: the log may have changed. `make demo` after Ctrl-C simply begins again.
@@ -52,6 +52,7 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.catalogue
 	$(BIN)/python -m benchmarks.load --corpus $(CORPUS) --artifact $(ARTIFACT) --rate 500 --rate 1000 --bulk
 
 smoke:

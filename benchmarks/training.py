@@ -74,7 +74,7 @@ def main(items: int, batch: int, length: int, hidden: int, repeats: int) -> None
     }))  # fmt: skip
 
 
-def fastest(run: Callable[[], None], repeats: int) -> float:
+def fastest(run: Callable[[], object], repeats: int) -> float:
     """Milliseconds of the fastest of ``repeats`` runs, after one that warms up."""
     run()
     times = []

@@ -7,6 +7,7 @@
       fallback.safetensors      training clicks, transitions
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
+      index.faiss               optional, by `srgnn index`: inverted lists for a catalogue too large to scan
     LATEST                      name of the newest artifact beside it, replaced atomically
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
@@ -20,7 +21,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .ann import IVF
 from .catalogue import Catalogue
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
@@ -52,8 +54,10 @@ FILES = (
     "vocabulary.txt",
     "probes.json",
 )
+INDEX = "index.faiss"
+"""Optional; read by :mod:`srgnn.ann`."""
 MAX_MANIFEST_BYTES = 16 << 20
-FINITE_ROWS_AT_ONCE = 1 << 16
+FINITE_ROWS_AT_ONCE = 1 << 10
 PROBES = 16
 PROBE_TOLERANCE = 1e-4
 """Relative; float32 item vectors differ in the last bits from one kind of processor to the next."""
@@ -86,37 +90,99 @@ def save(
     metrics: dict[str, Any],
 ) -> Path:
     """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
-    check_dataset_name(dataset)
+    scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
+
+    def write(partial: Path) -> None:
+        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback)
+        write_probes(partial, Recommender(vocabulary, rules, scorer, fallback), probe_histories)
+
+    manifest = {
+        "dataset": dataset,
+        "items": len(vocabulary),
+        "model": asdict(model.config),
+        "rules": asdict(rules),
+        "provenance": provenance,
+        "metrics": metrics,
+    }
+    return publish(directory, manifest, write)
+
+
+def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> Path:
+    """Make an artifact of the files that ``write`` puts into an empty folder, and point ``LATEST`` at it; its path.
+
+    ``manifest`` holds dataset, items, model, rules, provenance and metrics.
+    """
+    check_dataset_name(manifest["dataset"])
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f".{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:
-        scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
-        probes = _probes(Recommender(vocabulary, rules, scorer, fallback), probe_histories)
-        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback, probes)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "dataset": dataset,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "items": len(vocabulary),
-            "model": asdict(model.config),
-            "rules": asdict(rules),
-            "files": {name: _fingerprint(partial / name) for name in FILES},
-            "provenance": provenance,
-            "metrics": metrics,
-        }
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (partial / "manifest.json").write_text(text, encoding="utf-8")
-        path = directory / f"{dataset}-{datetime.now(UTC):%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
-        for name in (*FILES, "manifest.json"):
-            _sync(partial / name)
+        write(partial)
+        path = directory / _seal(partial, manifest)
+        for file in partial.iterdir():
+            _sync(file)
         _sync(partial)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _point_latest(directory, path.name)
     return path
+
+
+def _seal(partial: Path, manifest: dict[str, Any]) -> str:
+    """Write the manifest over all files of ``partial``; the name that fits it."""
+    now = datetime.now(UTC)
+    files = (*FILES, INDEX) if (partial / INDEX).exists() else FILES
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset": manifest["dataset"],
+        "created": now.isoformat(timespec="seconds"),
+        "items": manifest["items"],
+        "model": manifest["model"],
+        "rules": manifest["rules"],
+        "files": {name: _fingerprint(partial / name) for name in files},
+        "provenance": manifest["provenance"],
+        "metrics": manifest["metrics"],
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (partial / "manifest.json").write_text(text, encoding="utf-8")
+    return f"{manifest['dataset']}-{now:%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
+
+
+def save_with_index(
+    directory: Path, old: Artifact, index: IVF, provenance: dict[str, Any], probe_histories: Sequence[Sequence[str]]
+) -> Path:
+    """Write ``old`` again with an index, which answers its probes; all other files are shared with ``old``."""
+    if old.manifest["version"] != VERSION:
+        raise ArtifactError(f"{old.path} is of format version {old.manifest['version']}: train it again")
+    recommender = old.recommender
+    assert isinstance(recommender.scorer, SRGNNScorer)
+    known = recommender.scorer
+    catalogue = Catalogue(known.catalogue.matrix, known.catalogue.servable, index=index)
+    indexed = Recommender(
+        recommender.vocabulary,
+        recommender.rules,
+        SRGNNScorer(known.config, known.encoder, catalogue),
+        recommender.fallback,
+    )
+
+    def write(partial: Path) -> None:
+        for name in FILES:
+            if name != "probes.json":
+                _link(old.path / name, partial / name)
+        index.write(partial / INDEX)
+        write_probes(partial, indexed, probe_histories)
+
+    manifest = old.manifest | {"provenance": old.manifest["provenance"] | {"index": provenance}}
+    return publish(directory, manifest, write)
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        copy.hardlink_to(file)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, copy)
 
 
 def check_dataset_name(name: str) -> None:
@@ -128,10 +194,11 @@ def check_dataset_name(name: str) -> None:
         )
 
 
-def load(path: Path | str) -> Artifact:
+def load(path: Path | str, *, exact: bool = False) -> Artifact:
     """Load, check hashes, names and shapes of every tensor, and recompute the probes.
 
-    ``path`` is an artifact, or the folder that holds ``LATEST``. Raises ArtifactError with the file and the remedy.
+    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, and then the
+    probes, which it answered. Raises ArtifactError with the file and the remedy.
     """
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
@@ -143,9 +210,13 @@ def load(path: Path | str) -> Artifact:
     else:
         quantised = _read_quantised(path, items)
     fallback = _read_fallback(path, len(vocabulary))
-    catalogue = Catalogue(items, torch.from_numpy(fallback.clicks > 0), quantised)
+    servable = fallback.clicks > 0
+    indexed = INDEX in manifest["files"] and not exact
+    index = IVF.read(path / INDEX, servable, items.shape[1]) if indexed else None
+    catalogue = Catalogue(items, torch.from_numpy(servable), quantised, index)
     recommender = Recommender(vocabulary, rules, SRGNNScorer(config, encoder, catalogue), fallback, path.name)
-    _check_probes(path, recommender)
+    if indexed or INDEX not in manifest["files"]:
+        _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
 
 
@@ -154,9 +225,10 @@ def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
     path = resolve(Path(path))
     manifest = _read_manifest(path)
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    if not isinstance(files, dict) or set(files) - {INDEX} != set(FILES):
         raise ArtifactError(
-            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)}: train or copy it again"
+            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, {INDEX}: "
+            "train or copy it again"
         )
     for name, expected in files.items():
         if not (path / name).is_file():
@@ -304,7 +376,6 @@ def _write_files(
     items: Tensor,
     vocabulary: Vocabulary,
     fallback: Fallback,
-    probes: list[dict[str, Any]],
 ) -> None:
     state = {**model.state_dict(), "embedding": items}
     state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
@@ -317,17 +388,17 @@ def _write_files(
     save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
     save_file(counts, partial / "fallback.safetensors")
     vocabulary.write(partial / "vocabulary.txt")
-    (partial / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _probes(recommender: Recommender, histories: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Up to 16 histories and, always, the empty one, with today's answers."""
+def write_probes(folder: Path, recommender: Recommender, histories: Sequence[Sequence[str]]) -> None:
+    """Up to 16 histories and, always, the empty one, with today's answers, into ``probes.json``."""
     asked = [list(history) for history in histories[: PROBES - 1]] + [[]]
     answers = recommender.recommend(asked, _probe_k(recommender))
-    return [
+    probes = [
         {"history": history, "item_ids": answer.item_ids, "scores": answer.scores, "source": answer.source}
         for history, answer in zip(asked, answers, strict=True)
     ]
+    (folder / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _probe_k(recommender: Recommender) -> int:

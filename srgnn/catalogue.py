@@ -6,8 +6,8 @@ their error (:mod:`srgnn.scan`) rule out whatever cannot be among the best k. Th
 float64; ties break by catalogue row. ``-inf`` marks items that may not be answered.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,9 @@ from .errors import InputError
 from .scan import GROUP, Float32Scan, FloatArray, Quantised, Query, choose_scan, num_groups
 from .sequence import IntArray
 
-BLOCK_GROUPS = 1 << 11
 SESSIONS_AT_ONCE = 64
-"""Rough scores held at once: BLOCK_GROUPS x GROUP x SESSIONS_AT_ONCE, 16 MiB."""
-RANK_SCORES = 1 << 22
-"""The same for ranks, in scores."""
+SCORES_AT_ONCE = 1 << 22
+"""Rough scores held at once, 16 MiB. More leave the cache; fewer mean more blocks for each batch."""
 EXACT_ROWS_AT_ONCE = 1 << 15
 """Items scored in float64 at once; more are within reach only where masses of items tie."""
 
@@ -54,26 +52,41 @@ class _Pairs(NamedTuple):
     """[M]."""
 
 
+class Index(Protocol):
+    """Names the items within reach without a scan, not all of them for certain: for catalogues too large to scan."""
+
+    @property
+    def name(self) -> str:
+        """As shown in GET /model."""
+
+    def near(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None) -> tuple[IntArray, IntArray]:
+        """Float64 [B, d] -> pairs of a session and a row, [M] each; none that may not be answered."""
+
+
 class Catalogue:
     """V item embeddings and which of them may be answered (``servable`` [V] bool: items with training clicks).
 
     ``matrix`` is float32 [V, d], ``quantised`` its int8 form where there is one; neither is copied, so that both may
-    be mapped files.
+    be mapped files. With an ``index`` the top k are searched in what it names; ranks never are.
     """
 
-    def __init__(self, matrix: Tensor, servable: Tensor, quantised: Quantised | None = None) -> None:
+    def __init__(
+        self, matrix: Tensor, servable: Tensor, quantised: Quantised | None = None, index: Index | None = None
+    ) -> None:
         self.num_items, self.width = matrix.shape
         self.matrix = matrix.detach().float()
         self.servable = servable.bool()
-        self.scan = choose_scan(self.matrix, quantised)
+        self.index = index
         self._float32 = Float32Scan(self.matrix)
-        self._banned = torch.nonzero(~self.servable).squeeze(1)
-        groups = num_groups(self.num_items)
-        self._blocks = [slice(i, min(i + BLOCK_GROUPS, groups)) for i in range(0, groups, BLOCK_GROUPS)]
-        banned = torch.nn.functional.pad(~self.servable, (0, groups * GROUP - self.num_items), value=True)
-        self._banned_in = [
-            torch.nonzero(banned[block.start * GROUP : block.stop * GROUP]).squeeze(1) for block in self._blocks
-        ]  # rows counted from the block's first, those past the last item among them
+        self.scan = self._float32 if index else choose_scan(self.matrix, quantised)
+        self._banned = np.flatnonzero(~self.servable.numpy())
+        past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
+        self._unanswerable = np.concatenate([self._banned, past_the_last])  # rising
+
+    @property
+    def search(self) -> str:
+        """How the top k are found."""
+        return self.index.name if self.index else self.scan.name
 
     def top_k(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i."""
@@ -82,15 +95,19 @@ class Catalogue:
         found = []
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
-            excluded = _pairs(exclude[part]) if exclude is not None else _NO_PAIRS
-            found.append(self._best(vectors[part], self._within_reach(vectors[part], k, excluded), k))
+            left_out = exclude[part] if exclude is not None else None
+            if self.index:
+                reach = _Pairs(*self.index.near(vectors[part], k, left_out))
+            else:
+                reach = self._within_reach(vectors[part], k, _pairs(left_out) if left_out is not None else _NO_PAIRS)
+            found.append(self._best(vectors[part], reach, k))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores)
 
     def ranks(self, vectors: Tensor, targets: IntArray) -> Ranks:
         """Rank of ``targets`` [B] for session vectors float64 [B, d]. An item that may not be answered ranks last."""
         wanted = torch.from_numpy(np.asarray(targets, dtype=np.int64))
-        size = max(1, RANK_SCORES // self.num_items)
+        size = max(1, SCORES_AT_ONCE // self.num_items)
         blocks = zip(torch.split(vectors, size), torch.split(wanted, size), strict=True)
         rank, ties = zip(*(self._ranks_of_block(*block) for block in blocks), strict=True)
         return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
@@ -104,8 +121,8 @@ class Catalogue:
         query = self.scan.query(vectors)
         largest = torch.full((len(vectors), k), -torch.inf, dtype=torch.float64)  # [b, k] of all lower bounds so far
         found = []
-        for block, banned in zip(self._blocks, self._banned_in, strict=True):
-            rough = self._rough(query, block, banned, excluded)  # [b, G, GROUP]
+        for block in self._blocks(len(vectors)):
+            rough = self._rough(query, block, excluded)  # [b, G, GROUP]
             scales, error = self.scan.scales(block), self.scan.error(query, block)  # [G], [b, G]
             best = _scaled(rough.amax(dim=2).numpy(), scales)  # [b, G]
             if best.shape[1] >= k:
@@ -120,13 +137,19 @@ class Catalogue:
             found.append(_Pairs(sessions[those], (block.start + groups[those]) * GROUP + places))
         return _Pairs(*map(np.concatenate, zip(*found, strict=True)))
 
-    def _rough(self, query: Query, block: slice, banned: Tensor, excluded: _Pairs) -> Tensor:
+    def _blocks(self, sessions: int) -> Iterator[slice]:
+        """Groups to score at once for so many sessions."""
+        groups, size = num_groups(self.num_items), max(1, SCORES_AT_ONCE // (GROUP * sessions))
+        return (slice(start, min(start + size, groups)) for start in range(0, groups, size))
+
+    def _rough(self, query: Query, block: slice, excluded: _Pairs) -> Tensor:
         """Unscaled scores of one block, the type's lowest number where there is no answer: [b, G, GROUP]."""
+        start, stop = block.start * GROUP, block.stop * GROUP
         rough = self.scan.rough(query, block)
         flat = rough.view(len(rough), -1)
-        flat.index_fill_(1, banned, _lowest(rough))
+        first, last = np.searchsorted(self._unanswerable, (start, stop))
+        flat.index_fill_(1, torch.from_numpy(self._unanswerable[first:last] - start), _lowest(rough))
         if len(excluded.rows):
-            start, stop = block.start * GROUP, block.stop * GROUP
             inside = (excluded.rows >= start) & (excluded.rows < stop)
             flat.numpy()[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
         return rough
@@ -150,7 +173,7 @@ class Catalogue:
     def _ranks_of_block(self, vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
         scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
-        scores.index_fill_(1, self._banned, -torch.inf)
+        scores.index_fill_(1, torch.from_numpy(self._banned), -torch.inf)
         own = _exact(self.matrix[targets], vectors).unsqueeze(1)  # [b, 1]
         # twice, so that rounding the borders cannot matter
         error = 2 * torch.from_numpy(self._float32.error(query, everything).max(axis=1, keepdims=True))

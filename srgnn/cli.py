@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("training.cli", "prepared corpus -> artifact"),
     "evaluate": ("training.commands", "artifact + corpus -> Recall, MRR, NDCG, coverage, latency"),
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),
+    "index": ("srgnn.commands", "index a very large catalogue"),
     "serve": ("service.cli", "answer over HTTP"),
     "replay": ("training.commands", "replay held-out sessions against a running service"),
     "inspect": ("srgnn.commands", "what is in an artifact"),

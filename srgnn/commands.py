@@ -1,19 +1,26 @@
-"""The commands ``srgnn recommend`` and ``srgnn inspect``."""
+"""The commands ``srgnn recommend``, ``srgnn index`` and ``srgnn inspect``."""
 
+import itertools
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .artifact import load
-from .batch import recommend_file
+from . import ann
+from .artifact import PROBES, load, save_with_index
+from .batch import read_text, recommend_file
 from .cli import emit
 from .errors import InputError
 from .recommender import Recommender
+from .scorer import SRGNNScorer
 from .vocabulary import check_item_id
 
+SAMPLE = 1000
+"""Histories that the lists to be visited are chosen on."""
 _PATH = click.Path(path_type=Path)
 LARGE_INPUT_BYTES = 1 << 20
 """Some 30,000 histories, two seconds of work: less than worker processes take to start."""
@@ -82,6 +89,64 @@ def recommend_history(recommender: Recommender, history: str, k: int) -> dict[st
         ],
         "source": answer.source,
     }
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(exists=True, path_type=Path))
+@click.option("--histories", required=True, type=_PATH, help="Real sessions, one a line with ids separated by spaces.")
+@click.option("--output", type=_PATH, help="Folder for the new artifact. [default: that of ARTIFACT]")
+@click.option("--lists", type=click.IntRange(1), help="Lists of the index. [default: square root of the items]")
+@click.option(
+    "--recall",
+    default=0.99,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the exact best 20 to be found.",
+)
+def index(artifact: Path, histories: Path, output: Path | None, lists: int | None, recall: float) -> None:
+    """Add an index to ARTIFACT, for catalogues of several million items: a new artifact, and LATEST names it.
+
+    ARTIFACT is an artifact or the folder that holds LATEST. A search visits as few lists as find --recall of the
+    exact best 20 over a sample of --histories; what they name is scored exactly. Needs 'srgnn[ann]'.
+    """
+    old = load(artifact, exact=True)
+    recommender = old.recommender
+    assert isinstance(recommender.scorer, SRGNNScorer)
+    catalogue = recommender.scorer.catalogue
+    sample = _sample(histories, recommender)
+    vectors = recommender.scorer.session_vectors([recommender.sequence(history) for history in sample])
+    started = time.monotonic()
+    built = ann.build(catalogue.matrix, catalogue.servable.numpy(), lists)
+    seconds = time.monotonic() - started
+    best = catalogue.top_k(vectors, min(20, catalogue.num_items)).rows
+    found = ann.choose_probes(built, vectors, best, recall)
+    settings = {
+        "kind": built.name,
+        "lists": built.lists,
+        "probes": built.probes,
+        "candidates": ann.CANDIDATES,
+        "recall_wanted": recall,
+        "recall_at_20": round(found, 5),
+        "histories": len(sample),
+        "build_seconds": round(seconds, 1),
+    }
+    path = save_with_index(output or old.path.parent, old, built, settings, sample[: PROBES - 1])
+    emit({"artifact": str(path), "name": path.name, **settings})
+
+
+def _sample(histories: Path, recommender: Recommender) -> Sequence[list[str]]:
+    """At most SAMPLE of the histories that hold a known item, each equally likely (reservoir sampling)."""
+    if not histories.is_file():
+        raise InputError(f"histories {histories} is not a file: give a text file, one session a line")
+    known = (each.items for each in read_text(histories) if len(recommender.sequence(each.items)))
+    draw, sample = random.Random(0), list(itertools.islice(known, SAMPLE))
+    for seen, history in enumerate(known, start=SAMPLE + 1):
+        place = draw.randrange(seen)
+        if place < SAMPLE:
+            sample[place] = history
+    if not sample:
+        raise InputError(f"histories {histories} hold no item of the catalogue: are the ids separated by spaces?")
+    return sample
 
 
 @click.command()

@@ -63,8 +63,8 @@ class SRGNNScorer:
 
     @property
     def search(self) -> str:
-        """The catalogue's scan."""
-        return self.catalogue.scan.name
+        """The catalogue's scan or index."""
+        return self.catalogue.search
 
     @torch.inference_mode()
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:

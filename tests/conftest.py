@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 
-from srgnn import artifact
+from srgnn import ann, artifact
 from srgnn.fallback import Fallback
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.recommender import Recommender
@@ -96,6 +96,18 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance={},
         metrics={},
     )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def indexed_artifact(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an index of all its lists visited."""
+    directory = tmp_path_factory.mktemp("indexed")
+    old = artifact.load(tiny_artifact)
+    catalogue = old.recommender.scorer.catalogue  # type: ignore[attr-defined]
+    index = ann.build(catalogue.matrix, catalogue.servable.numpy(), 4, shown=False)
+    index.probes = index.lists
+    artifact.save_with_index(directory, old, index, {"kind": "ivf"}, [old.recommender.vocabulary.ids[:3]])
     return directory
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from srgnn import artifact
+from srgnn import ann, artifact
 from srgnn.errors import ArtifactError, ConfigError, SRGNNError
 from srgnn.model import SRGNN, SRGNNConfig
 from tests.conftest import TINY_ITEMS, TINY_RULES, tiny_fallback, tiny_model, tiny_vocabulary
@@ -17,6 +17,15 @@ from tests.conftest import TINY_ITEMS, TINY_RULES, tiny_fallback, tiny_model, ti
 def folder(tiny_artifact, tmp_path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(tiny_artifact, tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def indexed(indexed_artifact, tmp_path) -> Path:
+    """A copy to damage, with every file there can be."""
+    return Path(shutil.copytree(indexed_artifact, tmp_path / "indexed"))
+
+
+ALL_FILES = [*artifact.FILES, artifact.INDEX, "manifest.json"]
 
 
 def resealed(path: Path, change=None, **manifest_changes) -> Path:
@@ -121,31 +130,31 @@ def test_a_dataset_name_that_is_no_file_name_is_refused(tmp_path, dataset):
         save_again(tmp_path, tiny_vocabulary(), tiny_fallback(), dataset=dataset)
 
 
-@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
-def test_any_flipped_byte_is_found(folder, name):
-    path = artifact.resolve(folder) / name
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_any_flipped_byte_is_found(indexed, name):
+    path = artifact.resolve(indexed) / name
     content = bytearray(path.read_bytes())
     for place in np.random.default_rng(0).integers(0, len(content), 10).tolist():
         damaged = bytearray(content)
         damaged[place] ^= 1 << (place % 8)
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=name):
-            artifact.load(folder)
+            artifact.load(indexed)
 
 
-@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
-def test_a_truncated_file_is_found(folder, name):
-    path = artifact.resolve(folder) / name
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_truncated_file_is_found(indexed, name):
+    path = artifact.resolve(indexed) / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match=name):
-        artifact.load(folder)
+        artifact.load(indexed)
 
 
-@pytest.mark.parametrize("name", [*artifact.FILES, "manifest.json"])
-def test_a_missing_file_is_named(folder, name):
-    (artifact.resolve(folder) / name).unlink()
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_missing_file_is_named(indexed, name):
+    (artifact.resolve(indexed) / name).unlink()
     with pytest.raises(ArtifactError, match=name):
-        artifact.load(folder)
+        artifact.load(indexed)
 
 
 def test_a_newer_format_says_upgrade(folder):
@@ -224,3 +233,55 @@ def test_latest_must_name_a_neighbour(folder, name):
 def test_an_empty_folder_says_what_to_do(tmp_path):
     with pytest.raises(SRGNNError, match="srgnn train"):
         artifact.load(tmp_path)
+
+
+def test_an_index_answers_and_says_so(indexed_artifact, tiny_recommender):
+    loaded = artifact.load(indexed_artifact)
+    histories = [tiny_recommender.vocabulary.ids[i : i + 5] for i in range(20)]
+    assert loaded.recommender.scorer.search == "ivf"
+    assert loaded.recommender.recommend(histories, 10) == tiny_recommender.recommend(histories, 10)
+    assert loaded.manifest["provenance"]["index"] == {"kind": "ivf"}
+
+
+def test_an_index_is_left_unused_where_the_exact_answer_is_wanted(indexed_artifact, tiny_artifact):
+    exact = artifact.load(indexed_artifact, exact=True).recommender.scorer
+    assert exact.search == artifact.load(tiny_artifact).recommender.scorer.search != "ivf"
+
+
+def test_an_index_is_a_new_artifact_that_shares_the_other_files(folder):
+    old = artifact.load(folder)
+    catalogue = old.recommender.scorer.catalogue
+    index = ann.build(catalogue.matrix, catalogue.servable.numpy(), 4, shown=False)
+    path = artifact.save_with_index(folder, old, index, {}, [])
+    assert artifact.resolve(folder) == path != old.path
+    assert (path / "model.safetensors").samefile(old.path / "model.safetensors")
+    assert not (path / "probes.json").samefile(old.path / "probes.json")
+    assert artifact.load(old.path).manifest == old.manifest
+
+
+def test_where_files_cannot_be_shared_they_are_copied(folder, tmp_path, monkeypatch):
+    def no_links(*args):
+        raise OSError("Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    old = artifact.load(folder)
+    catalogue = old.recommender.scorer.catalogue
+    index = ann.build(catalogue.matrix, catalogue.servable.numpy(), 4, shown=False)
+    path = artifact.save_with_index(tmp_path / "elsewhere", old, index, {}, [])
+    assert not (path / "model.safetensors").samefile(old.path / "model.safetensors")
+    assert artifact.load(path).recommender.scorer.search == "ivf"
+
+
+def test_version_1_gets_no_index():
+    old = artifact.load(Path(__file__).parents[2] / "golden" / "artifact_v1")
+    with pytest.raises(ArtifactError, match="format version 1: train it again"):
+        artifact.save_with_index(Path("nowhere"), old, None, {}, [])
+
+
+def test_an_index_of_another_model_is_refused(indexed):
+    def other_index(path: Path) -> None:
+        ann.build(torch.randn(40, 4), np.ones(40, bool), 4, shown=False).write(path / artifact.INDEX)
+
+    path = resealed(artifact.resolve(indexed), other_index)
+    with pytest.raises(ArtifactError, match=r"index\.faiss is not of this catalogue"):
+        artifact.load(path)

@@ -105,7 +105,7 @@ def test_blocks_do_not_change_answers(scan, monkeypatch):
     matrix, servable, vectors = make(sessions=7)
     exclude = [np.array([i, 200 + i]) for i in range(7)]
     whole = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
-    monkeypatch.setattr(module, "BLOCK_GROUPS", 2)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 200)  # two groups of three sessions
     monkeypatch.setattr(module, "SESSIONS_AT_ONCE", 3)
     monkeypatch.setattr(module, "EXACT_ROWS_AT_ONCE", 10)
     parts = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
@@ -117,7 +117,7 @@ def test_ranks_do_not_depend_on_blocks(monkeypatch):
     matrix, servable, vectors = make(sessions=7)
     targets = np.arange(7)
     whole = Catalogue(matrix, servable).ranks(vectors, targets)
-    monkeypatch.setattr(module, "RANK_SCORES", 700)  # two sessions at a time
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 700)  # two sessions at a time
     parts = Catalogue(matrix, servable).ranks(vectors, targets)
     assert (whole.rank == parts.rank).all()
     assert (whole.ties == parts.ties).all()

@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
+from srgnn import commands
 from srgnn.cli import main
 
 
@@ -85,6 +87,49 @@ def test_k_past_the_catalogue_is_refused_with_its_size(tiny_artifact):
 
 def test_item_id_of_ten_kilobytes_is_refused(tiny_artifact):
     assert "expected at most 256" in refused("recommend", tiny_artifact, "--history", "x" * 10_000)
+
+
+@pytest.fixture
+def histories(tmp_path):
+    (tmp_path / "histories.txt").write_text("100 101\n\nunknown\n102\n110 115 120\n", encoding="utf-8")
+    return tmp_path / "histories.txt"
+
+
+def test_index_makes_a_new_artifact_that_answers_the_same(tiny_artifact, histories, tmp_path):
+    options = ("--histories", histories, "--output", tmp_path / "indexed", "--lists", 4, "--recall", 1)
+    result, made = run("index", tiny_artifact, *options)
+    assert "index, items" in result.stderr
+    assert (tmp_path / "indexed" / "LATEST").read_text().strip() == made["name"]
+    assert made["recall_at_20"] == 1
+    assert 1 <= made["probes"] <= made["lists"] == 4
+    assert made["histories"] == 3  # an empty one and one of unknown items say nothing
+    _, shown = run("inspect", tmp_path / "indexed")
+    assert shown["provenance"]["index"]["probes"] == made["probes"]
+    assert "index.faiss" in shown["files"]
+    exact, found = (run("recommend", path, "--history", "100,101")[1] for path in (tiny_artifact, tmp_path / "indexed"))
+    assert found["items"] == exact["items"]
+
+
+def test_index_goes_beside_the_artifact_and_can_be_made_anew(tiny_artifact, histories, tmp_path):
+    folder = shutil.copytree(tiny_artifact, tmp_path / "artifacts")
+    _, first = run("index", folder, "--histories", histories, "--lists", 4)
+    _, second = run("index", folder, "--histories", histories, "--lists", 5)
+    assert {path.name for path in folder.iterdir()} >= {first["name"], second["name"], "LATEST"}
+    assert second["lists"] == 5
+
+
+def test_histories_that_say_nothing_are_refused(tiny_artifact, tmp_path):
+    (tmp_path / "histories.txt").write_text("a b\n")
+    assert "hold no item of the catalogue" in refused("index", tiny_artifact, "--histories", tmp_path / "histories.txt")
+    assert "is not a file" in refused("index", tiny_artifact, "--histories", tmp_path / "gone.txt")
+
+
+def test_a_long_file_is_sampled(tiny_recommender, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "SAMPLE", 10)
+    (tmp_path / "histories.txt").write_text("".join(f"{100 + i % 30}\n" for i in range(3000)))
+    sample = commands._sample(tmp_path / "histories.txt", tiny_recommender)
+    assert len(sample) == 10
+    assert sample != [[str(100 + i)] for i in range(10)]
 
 
 def test_folder_without_an_artifact_is_refused(tmp_path):
