@@ -158,7 +158,8 @@ class Catalogue:
         """The k best of those within reach, by (exact score falling, row rising)."""
         sessions, rows = reach
         parts = [slice(start, start + EXACT_ROWS_AT_ONCE) for start in range(0, len(rows), EXACT_ROWS_AT_ONCE)]
-        exact = [_exact(self.matrix[rows[part]], vectors[sessions[part]]).numpy() for part in parts]
+        items, v = self.matrix.numpy(), vectors.numpy()
+        exact = [_exact(items[rows[part]], v[sessions[part]]) for part in parts]
         scores = np.concatenate([np.empty(0), *exact])
         order = np.lexsort((rows, -scores, sessions))
         counts = np.bincount(sessions, minlength=len(vectors))
@@ -174,17 +175,18 @@ class Catalogue:
         query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
         scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
         scores.index_fill_(1, torch.from_numpy(self._banned), -torch.inf)
-        own = _exact(self.matrix[targets], vectors).unsqueeze(1)  # [b, 1]
+        items, v = self.matrix.numpy(), vectors.numpy()
+        own = torch.from_numpy(_exact(items[targets.numpy()], v)).unsqueeze(1)  # [b, 1]
         # twice, so that rounding the borders cannot matter
         error = 2 * torch.from_numpy(self._float32.error(query, everything).max(axis=1, keepdims=True))
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
         rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone
         for i in torch.nonzero(from_low - above > 1).flatten().tolist():
-            near = torch.nonzero((scores[i] >= low[i]) & (scores[i] <= high[i])).flatten()
-            exact = _exact(self.matrix[near], vectors[i])
-            rank[i] = above[i] + int((exact >= own[i]).sum())
-            tied[i] = int((exact == own[i]).sum())
+            near = np.flatnonzero(((scores[i] >= low[i]) & (scores[i] <= high[i])).numpy())
+            exact, target = _exact(items[near], v[i]), float(own[i])
+            rank[i] = above[i] + int((exact >= target).sum())
+            tied[i] = int((exact == target).sum())
         unservable = ~self.servable[targets]
         rank[unservable] = self.num_items
         tied[unservable] = self.num_items - int(self.servable.sum())
@@ -201,12 +203,13 @@ def _pairs(exclude: Sequence[IntArray]) -> _Pairs:
     return _Pairs(sessions, np.concatenate(exclude))
 
 
-def _exact(items: Tensor, vectors: Tensor) -> Tensor:
-    """Float64 products of float32 items [..., d] and vectors [..., d]: [...].
+def _exact(items: npt.NDArray[np.float32], vectors: FloatArray) -> FloatArray:
+    """Float64 products of items [n, d] and vectors [n, d] or [d]: [n].
 
     Not a matrix product: that one rounds a row differently at the end of a block, and equal items would not tie.
     """
-    return (items.double() * vectors).sum(-1)
+    products: FloatArray = (items * vectors).sum(axis=1)  # float32 times float64 is float64
+    return products
 
 
 def _count(flags: Tensor) -> Tensor:

@@ -83,8 +83,7 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        inverse = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12).reciprocal()
-        unit: Tensor = rows * inverse
+        unit, inverse = _unit_and_inverse(rows)
         ctx.save_for_backward(unit, inverse)
         return unit
 
@@ -96,8 +95,15 @@ class _UnitRows(torch.autograd.Function):
         return gradient
 
 
+def _unit_and_inverse(rows: Tensor) -> tuple[Tensor, Tensor]:
+    inverse = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12).reciprocal()
+    return rows * inverse, inverse
+
+
 def unit_rows(rows: Tensor) -> Tensor:
     """[n, d] -> [n, d], each row divided by its length."""
+    if not rows.requires_grad:  # calling the function below takes longer than one session needs
+        return _unit_and_inverse(rows)[0]
     unit: Tensor = _UnitRows.apply(rows)  # type: ignore[no-untyped-call]
     return unit
 
