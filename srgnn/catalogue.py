@@ -131,9 +131,9 @@ class Catalogue:
                 lower = (_scaled(rough.numpy(), scales[:, None]) - error[:, :, None]).reshape(len(vectors), -1)
             largest = torch.cat([largest, torch.from_numpy(lower)], dim=1).topk(k, dim=1).values
             floor = largest[:, -1:].numpy().clip(min=LOWEST)  # [b, 1]; -inf never reaches it
-            sessions, groups = np.nonzero(best + error >= floor)
+            sessions, groups = _places(best + error >= floor)
             inside = _scaled(rough.numpy()[sessions, groups], scales[groups, None])  # [g, GROUP]
-            those, places = np.nonzero(inside + error[sessions, groups, None] >= floor[sessions])
+            those, places = _places(inside + error[sessions, groups, None] >= floor[sessions])
             found.append(_Pairs(sessions[those], (block.start + groups[those]) * GROUP + places))
         return _Pairs(*map(np.concatenate, zip(*found, strict=True)))
 
@@ -222,6 +222,12 @@ def _scaled(rough: npt.NDArray[np.int32] | npt.NDArray[np.float32], scales: Floa
     scores: FloatArray = rough * scales
     scores[rough == _LOWEST_OF[rough.dtype]] = -np.inf
     return scores
+
+
+def _places(flags: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """``np.nonzero`` of a matrix, in a fifth of its time."""
+    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
+    return rows, columns
 
 
 def _lowest(rough: Tensor) -> float:
