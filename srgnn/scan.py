@@ -22,6 +22,8 @@ GROUPS_AT_ONCE = 1 << 5
 0.3 s instead of 1.5, and in 0.3 GB less."""
 ROUNDING = 2.0**-24
 """Relative error of one float32 rounding."""
+FLOAT64_ROUNDINGS = 2.0**-40
+"""More than all of float64 in a score of up to 4,096 products, in these bounds and in the exact score they are for."""
 
 FloatArray = npt.NDArray[np.float64]
 ScanName = Literal["int8", "float32"]
@@ -176,8 +178,8 @@ class Int8Scan:
 
     def error(self, query: Query, groups: slice) -> FloatArray:
         """See :class:`Scan`."""
-        error: FloatArray = query.residual * self._longest[groups] + query.length * self._residual[groups]
-        error *= 1 + 8 * ROUNDING  # far more than float64 rounds; everything but this is exact
+        on_longest = query.residual + FLOAT64_ROUNDINGS * query.length
+        error: FloatArray = on_longest * self._longest[groups] + query.length * self._residual[groups]
         return error
 
 

@@ -1,6 +1,6 @@
 """One connection to Redis that any number of calls share.
 
-redis-py lends each call a connection of its own, which costs the event loop several times as much (docs/results.md).
+redis-py lends each call a connection of its own, which costs the event loop several times as much (ARCHITECTURE.md).
 Here everything that is ready goes out in one write, and the replies, which come in the order of the commands, are
 handed back in that order. Connecting, TLS, authentication and the protocol stay redis-py's.
 """

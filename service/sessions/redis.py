@@ -61,6 +61,7 @@ class RedisSessionStore:
         pool = ConnectionPool.from_url(
             url,
             socket_connect_timeout=timeout_seconds,
+            socket_timeout=None,  # a quiet connection is a good one; each call has its own deadline
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             decode_responses=True,

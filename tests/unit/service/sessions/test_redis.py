@@ -62,6 +62,16 @@ async def test_a_flushed_script_is_loaded_again(store: RedisSessionStore, redis_
     assert await store.append("s", "b") == Session(("a", "b"), 2)
 
 
+async def test_a_quiet_connection_is_kept(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    """redis-py would give it up after 5 seconds without an answer, and with it a click that comes just then."""
+    await store.append("s", "a")
+    before = redis_server.command("INFO", "stats").split(b"total_connections_received:")[1].split()[0]
+    await asyncio.sleep(5.5)
+    await store.append("s", "b")
+    after = redis_server.command("INFO", "stats").split(b"total_connections_received:")[1].split()[0]
+    assert int(after) == int(before) + 1  # the one that asks
+
+
 async def test_two_workers_share_sessions_and_events(store: RedisSessionStore, redis_url: str) -> None:
     other = make(redis_url)
     first = await store.append("s", "a", "e1")
