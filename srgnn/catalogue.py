@@ -7,6 +7,7 @@ float64; ties break by catalogue row. ``-inf`` marks items that may not be answe
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .scan import GROUP, Float32Scan, FloatArray, Quantised, Query, choose_scan, num_groups
+from .scan import GROUP, Float32Scan, FloatArray, Quantised, Query, Scan, choose_scan, num_groups
 from .sequence import IntArray
 
 SESSIONS_AT_ONCE = 64
@@ -77,11 +78,20 @@ class Catalogue:
         self.matrix = matrix.detach().float()
         self.servable = servable.bool()
         self.index = index
-        self._float32 = Float32Scan(self.matrix)
-        self.scan = self._float32 if index else choose_scan(self.matrix, quantised)
+        self._quantised = quantised
         self._banned = np.flatnonzero(~self.servable.numpy())
         past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
         self._unanswerable = np.concatenate([self._banned, past_the_last])  # rising
+
+    @cached_property
+    def scan(self) -> Scan:
+        """What the top k are searched in, without an index. Made on first use: it reads the whole catalogue."""
+        return choose_scan(self.matrix, self._quantised)
+
+    @cached_property
+    def _float32(self) -> Float32Scan:
+        """What ranks are counted in."""
+        return Float32Scan(self.matrix)
 
     @property
     def search(self) -> str:
