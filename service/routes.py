@@ -54,8 +54,10 @@ async def click(session_id: SessionId, request: ClickRequest, service: ServiceDe
     """Append a click to the session and recommend the next items."""
     settings = service.settings
     check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
+    check_size(request.history, settings.max_history_length, place="body.history", setting="max_history_length")
     k = _k(service, request.k, "body.k")
     found = await ladder.click(service, session_id, request)
+    service.quality.judge(found.session)
     query = inference.Query(found.session.items, k, frozenset(request.exclude), request.exclude_seen, request.explain)
     return await _recommend(service, session_id, found, query)
 
@@ -143,12 +145,16 @@ async def ready(service: ServiceDependency) -> Response:
 async def metrics(service: ServiceDependency) -> Response:
     """Return the metrics in Prometheus' text format."""
     service.metrics.queue_length.set(service.batcher.waiting)
+    service.metrics.coverage.set(service.quality.coverage())
     return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _recommend(service: Service, session_id: str, found: ladder.History, query: inference.Query) -> Response:
     [prediction], degraded = await ladder.predict(service, [query], service.settings.deadline_ms)
     answer = _answer(service, prediction, found.session.clicks, found.degraded or degraded)
+    answered = service.quality.answered(service.recommender, prediction.recommendation)
+    if found.session.new:
+        service.store.remember(session_id, found.session.clicks, answered)
     if query.explain:
         weights = prediction.attention
         answer["attention"] = weights and [{"item_id": item, "weight": weight} for item, weight in weights]

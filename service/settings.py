@@ -16,6 +16,8 @@ from redis.asyncio.connection import parse_url
 
 from srgnn.errors import ConfigError
 
+from .sessions.store import REMEMBERED_CLICKS
+
 PREFIX = "SRGNN_"
 
 
@@ -49,6 +51,21 @@ class Settings(BaseSettings):
     )
     idle_seconds: int = Field(
         1800, ge=1, le=31_536_000, description="A session is gone this long after its last click."
+    )
+    clicks_per_second: int = Field(
+        50,
+        ge=0,
+        le=REMEMBERED_CLICKS,
+        description="Most clicks of one session within a second, 0 for any; past that they are refused and not stored.",
+    )
+    clicks_per_session: int = Field(
+        10_000, ge=0, description="Most clicks of one session, 0 for any; past that they are refused until it expires."
+    )
+    click_stream_length: int = Field(
+        1_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Clicks kept in Redis for srgnn export-clicks, about; past that the oldest go. 0 keeps none.",
     )
     max_memory_sessions: int = Field(
         100_000,

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from srgnn.recommender import Recommender
 
 from .inference import Batcher
+from .quality import Quality
 from .sessions.store import SessionStore
 from .settings import Settings
 from .telemetry import Metrics
@@ -23,6 +24,7 @@ class Service:
     manifest: dict[str, Any] | None
     batcher: Batcher
     metrics: Metrics
+    quality: Quality
 
 
 class State(TypedDict):
