@@ -18,6 +18,7 @@ from .errors import add_error_handlers
 from .express import Express
 from .inference import Batcher
 from .limits import BodyLimit
+from .overload import Load, Shedding
 from .quality import Quality
 from .routes import router
 from .sessions.breaker import Breaker
@@ -44,6 +45,7 @@ def create_app(
     _check_keeps_enough(settings, recommender)
     created = manifest and datetime.fromisoformat(manifest["created"])
     metrics = Metrics(recommender.version, created=created or None)
+    load = Load(settings.max_under_way, metrics.refused)
     quality = Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None)
 
     @asynccontextmanager
@@ -62,7 +64,7 @@ def create_app(
             await stack.enter_async_context(batcher)
             if metrics.shared:
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
-            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics, quality)}
+            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics, quality, load)}
 
     app = FastAPI(
         title="SRGNN",
@@ -76,7 +78,8 @@ def create_app(
     add_error_handlers(app)
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Telemetry, metrics=metrics)  # added last, so outermost
+    app.add_middleware(Telemetry, metrics=metrics)
+    app.add_middleware(Shedding, load=load)  # added last, so outermost
     return app
 
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from srgnn.cli import emit
 from srgnn.errors import ConfigError, StoreUnavailable
 
+from .overload import SheddingProtocol
 from .settings import PREFIX, Settings, load_settings
 from .telemetry import configure_logging
 
@@ -126,6 +127,7 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> Non
     """Serve until a signal asks to stop."""
     config = uvicorn.Config(
         app,
+        http=SheddingProtocol,
         ws="none",
         log_config=None,
         access_log=False,

@@ -56,10 +56,12 @@ async def click(session_id: SessionId, request: ClickRequest, service: ServiceDe
     check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
     check_size(request.history, settings.max_history_length, place="body.history", setting="max_history_length")
     k = _k(service, request.k, "body.k")
-    found = await ladder.click(service, session_id, request)
-    service.quality.judge(found.session)
-    query = inference.Query(found.session.items, k, frozenset(request.exclude), request.exclude_seen, request.explain)
-    return await _recommend(service, session_id, found, query)
+    with service.load:
+        found = await ladder.click(service, session_id, request)
+        service.quality.judge(found.session)
+        excluded = frozenset(request.exclude)
+        query = inference.Query(found.session.items, k, excluded, request.exclude_seen, request.explain)
+        return await _recommend(service, session_id, found, query)
 
 
 @router.get("/sessions/{session_id}", response_model=SessionHistory, tags=["sessions"])
@@ -79,8 +81,9 @@ async def session_recommendations(
 ) -> Response:
     """Recommend the next items without a click; popular items for an unknown session."""
     k = _k(service, query.k, "query.k")
-    found = await ladder.history(service, session_id)
-    return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
+    with service.load:
+        found = await ladder.history(service, session_id)
+        return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
 
 
 @router.delete("/sessions/{session_id}", status_code=204, tags=["sessions"])
@@ -101,7 +104,8 @@ async def recommendations(request: RecommendationsRequest, service: ServiceDepen
     k = _k(service, request.k, "body.k")
     excluded = frozenset(request.exclude)
     queries = [inference.Query(items, k, excluded, request.exclude_seen) for items in request.histories]
-    predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
+    with service.load:
+        predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
     answers = [
         _answer(service, prediction, len(query.history), degraded)
         for query, prediction in zip(queries, predictions, strict=True)

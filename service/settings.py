@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     max_exclude: int = Field(1000, ge=0, description="Most item ids in a request's exclude.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; a larger one is refused unread.")
 
+    max_under_way: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests worked on at a time; past that they are refused at once with 503 and Retry-After.",
+    )
     queue_size: int = Field(
         1024,
         ge=1,

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from srgnn.recommender import Recommender
 
 from .inference import Batcher
+from .overload import Load
 from .quality import Quality
 from .sessions.store import SessionStore
 from .settings import Settings
@@ -25,6 +26,7 @@ class Service:
     batcher: Batcher
     metrics: Metrics
     quality: Quality
+    load: Load
 
 
 class State(TypedDict):

@@ -67,6 +67,7 @@ class Metrics:
         self.coverage = self._gauge(
             "srgnn_coverage_ratio", "Share of the catalogue recommended in this hour or the last.", "livemostrecent"
         )
+        self.refused = Counter("srgnn_refused_requests", "Requests refused for overload.", registry=self.registry)
         self.batch_size = Histogram(
             "srgnn_batch_size", "Histories per forward pass.", buckets=_SIZES, registry=self.registry
         )

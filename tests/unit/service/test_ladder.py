@@ -5,6 +5,7 @@ import pytest
 
 from service import ladder
 from service.inference import Batcher, NotInferred, Prediction, Query, Reason
+from service.overload import Load
 from service.quality import Quality
 from service.schemas import ClickRequest
 from service.sessions.memory import MemorySessionStore
@@ -40,7 +41,9 @@ def store_of(kind: type[MemorySessionStore]) -> SessionStore:
 async def service(tiny_recommender: Recommender) -> AsyncIterator[Service]:
     async with Batcher(tiny_recommender, queue_size=10, max_batch=4) as batcher:
         metrics, store = Metrics("tiny-1"), store_of(MemorySessionStore)
-        yield Service(Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics))
+        yield Service(
+            Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics), Load(10, metrics.refused)
+        )
 
 
 async def test_click_is_stored_and_answers_with_its_session(service: Service) -> None:
