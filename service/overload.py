@@ -111,7 +111,7 @@ class SheddingProtocol(HttpToolsProtocol):
 
 
 _LIMITED = re.compile(rb"(?:GET|POST|DELETE) (?:%s)[^ ]* HTTP/1\.1\r\n" % b"|".join(map(str.encode, LIMITED_PATHS)))
-_UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade|connection:(?! *keep-alive\r))", re.IGNORECASE)
+_UNUSUAL = re.compile(rb"\r\n(?:[ \t]|transfer-encoding|expect|upgrade|connection:(?! *keep-alive\r))", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
 
 
