@@ -327,10 +327,14 @@ def _write(
     with CorpusWriter(output) as writer:
         for split, name in enumerate(SPLITS):
             writer.write_split(name, lengths[split], _blocks(workspace, encoded, lengths, split, has_clock))
-        origin = {"inputs": [{"name": file.name, "bytes": file.stat().st_size} for file in inputs]}
+        origin = {"inputs": [{"name": file.name, "bytes": _size(file)} for file in inputs]}
         writer.commit(vocabulary, {**summary, **origin, "settings": recipe.as_dict()})
     workspace.progress(f"wrote {summary['clicks']:,} clicks of {summary['sessions']:,} sessions to {output}")
     return {**summary, "output": str(output)}
+
+
+def _size(input: Path) -> int:
+    return sum(file.stat().st_size for file in files.parquet_files(input))
 
 
 def _lengths(workspace: Workspace, sessions: Table, split: int) -> IntArray:
