@@ -28,7 +28,7 @@ class Counts:
 
     files: int = 0
     clicks: int = 0
-    """Rows written."""
+    """Rows written; some may have been forgotten since."""
     duplicates: int = 0
     """Clicks left out: their session had the same event id in the batch, or in a file of the last hour."""
     already_written: int = 0
