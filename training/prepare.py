@@ -115,6 +115,11 @@ def _require_inputs(recipe: Recipe, inputs: Sequence[Path]) -> None:
             "expected train and test, or train, validation and test; for a log that is not cut yet "
             "--set data.split=time"
         )
+    folders = [path for path in inputs if path.is_dir()]
+    if folders and data.source != "delimited":
+        raise ConfigError(
+            f"input {folders[0]} is a folder: expected files, only data.source = 'delimited' reads a folder; name them"
+        )
     needs_clock = data.test_days or data.validation_days or data.session_gap_minutes
     if data.source in sources.WITHOUT_CLOCK and needs_clock:
         raise ConfigError(

@@ -69,8 +69,6 @@ def read_text(engine: Backend, file: Path, part: int, layout: Layout) -> Table:
 
     Lines that are malformed or not UTF-8 are left out; `rejected_lines` counts them afterwards.
     """
-    if file.is_dir():
-        raise DataError(f"input {file} is a folder, and only data.source = 'delimited' reads one: name the files")
     columns = read_header(file, layout) if layout.header else list(layout.columns)
     try:
         table = engine.read_csv(

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from srgnn.errors import DataError
+from srgnn.errors import ConfigError, DataError
 
 
 def sessions_of(corpus):
@@ -82,5 +82,5 @@ def test_a_folder_of_parquet_files_is_one_log_of_known_size(run, write_log, shop
 @pytest.mark.parametrize("source", ["diginetica", "retailrocket", "sessions", "yoochoose"])
 def test_other_sources_read_no_folder(run, tmp_path, source):
     pq.write_table(pa.table({"session_id": ["1"]}), tmp_path / "clicks.parquet")
-    with pytest.raises(DataError, match="is a folder, and only data.source = 'delimited' reads one"):
+    with pytest.raises(ConfigError, match="is a folder: expected files"):
         run(tmp_path, settings=[f"data.source={source}"])
