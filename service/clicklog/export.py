@@ -70,6 +70,7 @@ class Exporter:
     def follow(self, stopping: Callable[[], bool]) -> None:
         """Export what comes until ``stopping``, through failures of Redis and of the disk."""
         failures = 0
+        self._files.beat()
         while not stopping():
             try:
                 if failures:
