@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from service.clicklog.stream import NUMBER, STREAM
 
@@ -22,7 +24,7 @@ class Writer:
     redis: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.redis = Redis.from_url(self.url, decode_responses=True)
+        self.redis = Redis.from_url(self.url, decode_responses=True, retry=Retry(NoBackoff(), 0))  # not a click twice
         self._add = self.redis.register_script(ADD)
 
     def click(self, session: str, item: str, event: str = "") -> str:
