@@ -104,10 +104,10 @@ def test_compose_and_image_check_health_alike():
         assert service["healthcheck"]["test"] == ["CMD", *json.loads(command)]
 
 
-def test_only_recommenders_reach_redis():
+def test_only_recommenders_and_the_exporter_reach_redis():
     assert COMPOSE["networks"]["store"]["internal"] is True
     on_store = {name for name, service in SERVICES.items() if "store" in service.get("networks", ())}
-    assert on_store == {"redis", *RECOMMENDERS}
+    assert on_store == {"redis", "export", *RECOMMENDERS}
     assert "ports" not in SERVICES["redis"]
     assert SERVICES["redis"]["networks"] == ["store"]
 
@@ -168,11 +168,30 @@ def test_the_service_waits_for_redis_and_a_model():
         assert service["volumes"] == ["artifacts:/artifacts:ro"]
 
 
+def test_the_exporter_writes_where_trainings_read():
+    export = SERVICES["export"]
+    assert export["command"] == ["srgnn", "export-clicks", "--output", "/clicks"]
+    assert export["volumes"] == ["clicks:/clicks"]
+    assert export["networks"] == ["store"]
+    assert export["environment"] == {"SRGNN_REDIS_URL": SERVICES["srgnn"]["environment"]["SRGNN_REDIS_URL"]}
+    for service in JOBS.values():
+        assert "clicks:/clicks:ro" in service["volumes"]
+        assert service["image"].removesuffix("-cuda") == export["image"]
+    assert re.search(r"install -d .* /clicks\b", DOCKERFILE)
+    assert "--input /clicks " in deploy("model.sh")
+
+
+def test_the_image_of_the_exporter_has_what_it_imports():
+    [train] = re.findall(r"^FROM extra AS train-packages\n(.*?)\n\n", DOCKERFILE, re.M | re.S)
+    assert all(f"-r {extra}.txt" in train for extra in ("train", "serve", "export"))
+
+
 def test_profiles_are_those_of_the_documents():
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", ())} == {
         "scale",
         "train",
         "train-gpu",
+        "export",
         "monitoring",
     }
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"redis", "model", "srgnn"}

@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from srgnn.errors import StoreUnavailable
 
-from ..clicklog.stream import COUNTER, STREAM
+from ..clicklog.stream import NUMBER, STREAM
 from .pipeline import Pipeline, Word
 from .store import REMEMBERED_CLICKS, Answer, Session, StoreSilent, TooManyClicks
 
@@ -144,7 +144,7 @@ class RedisSessionStore:
         await self._redis.aclose()
 
     async def _run(self, script: str, sha: str, session_id: str, *arguments: Word) -> Any:
-        keys = (4, _key(session_id), _answer_key(session_id), STREAM, COUNTER)
+        keys = (4, _key(session_id), _answer_key(session_id), STREAM, NUMBER)
         try:
             return await self._redis.call("EVALSHA", sha, *keys, *arguments)
         except NoScriptError:  # a new Redis: nothing was run
