@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -22,7 +22,14 @@ from .sessions.redis import RedisSessionStore
 from .sessions.store import SessionStore
 from .settings import PREFIX, Settings
 from .state import Service, State
-from .telemetry import Metrics, Telemetry
+from .telemetry import Metrics, Telemetry, log_fields
+from .tracing import Traces, start_tracing, stop_tracing
+
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Of FastAPI's own: its spans hold the path, and so the session id."""
 
 
 def create_app(
@@ -31,7 +38,7 @@ def create_app(
     """The service. ``store`` and ``recommender`` replace those the settings name; a store given is left open.
 
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
-    the settings and the model do not fit together.
+    the settings and the model do not fit together, or traces are asked for that cannot be had.
     """
     manifest: dict[str, Any] | None = None
     if recommender is None:
@@ -40,10 +47,14 @@ def create_app(
     _check_keeps_enough(settings, recommender)
     created = manifest and datetime.fromisoformat(manifest["created"])
     metrics = Metrics(recommender.version, created=created or None)
+    log_fields["model"] = recommender.version
+    tracing = start_tracing()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            if tracing:
+                stack.push_async_callback(stop_tracing, tracing)  # first in, so last out
             batcher = Batcher(
                 recommender,
                 queue_size=settings.queue_size,
@@ -65,13 +76,16 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        telemetry=NO_TELEMETRY,
     )
     app.state.metrics = metrics
     app.include_router(router)
     add_error_handlers(app)
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Telemetry, metrics=metrics)  # added last, so outermost
+    app.add_middleware(Telemetry, metrics=metrics)  # around all that answers
+    if tracing:
+        app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))  # added last, so outermost
     return app
 
 

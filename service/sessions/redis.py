@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from srgnn.errors import StoreUnavailable
 
+from ..tracing import span
 from .pipeline import Pipeline
 from .store import REMEMBERED_CLICKS, Session
 
@@ -99,13 +100,14 @@ class RedisSessionStore:
             return await self._redis.call("EVAL", APPEND, 1, key, *arguments)
 
     async def _answer(self, operation: str, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except (RedisError, OSError, UnicodeError) as error:
-            raise StoreUnavailable(
-                f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
-                "Check that Redis runs there and can be reached"
-            ) from error
+        with span(f"store {operation}"):
+            try:
+                return await call
+            except (RedisError, OSError, UnicodeError) as error:
+                raise StoreUnavailable(
+                    f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
+                    "Check that Redis runs there and can be reached"
+                ) from error
 
 
 def without_password(url: str) -> str:
