@@ -29,6 +29,8 @@ class _Kind(NamedTuple):
 class _Seen:
     quiet_until: float
     suppressed: int = 0
+    fields: object = None
+    """Of the last suppressed line. Not all of it: its exception would keep alive what the request held."""
 
 
 class CalmHandler(logging.StreamHandler[TextIO]):
@@ -51,6 +53,7 @@ class CalmHandler(logging.StreamHandler[TextIO]):
         seen = self._kinds.get(kind)
         if seen and now < seen.quiet_until:
             seen.suppressed += 1
+            seen.fields = getattr(record, "fields", {})
             return
         self._kinds[kind] = _Seen(now + QUIET_SECONDS)
         self._kinds.move_to_end(kind)
@@ -74,6 +77,7 @@ class CalmHandler(logging.StreamHandler[TextIO]):
         kind, seen = self._kinds.popitem(last=False)
         if seen.suppressed:
             line = logging.LogRecord(kind.logger, kind.level, "", 0, kind.message, (), None)
+            line.fields = seen.fields
             line.suppressed = seen.suppressed - 1  # it stands for one itself
             Context().run(super().emit, line)  # not as part of the request that happens to be under way
 
