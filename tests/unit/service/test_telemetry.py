@@ -209,21 +209,21 @@ def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def own_logging(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """configure_logging, undone afterwards."""
+def handler(capsys: pytest.CaptureFixture[str]) -> Iterator[logging.Handler]:
+    """What configure_logging makes, beside pytest's own."""
     root = logging.getLogger()
-    before, level = root.handlers[:], root.level
+    before, level = root.handlers, root.level
     root.handlers = []
     configure_logging("info")
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers = before
+    [handler] = root.handlers
+    root.handlers = [*before, handler]
+    yield handler
+    root.removeHandler(handler)
     root.setLevel(level)
 
 
 async def test_an_outage_floods_no_log_and_every_line_is_counted(
-    own_logging: None, tiny_recommender: Recommender, client_of: ClientOf, capsys: pytest.CaptureFixture[str]
+    handler: logging.Handler, tiny_recommender: Recommender, client_of: ClientOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load_settings(redis_url="redis://127.0.0.1:1/0", deadline_ms=20_000)
     async with client_of(create_app(settings, recommender=tiny_recommender)) as client:
@@ -233,7 +233,7 @@ async def test_an_outage_floods_no_log_and_every_line_is_counted(
     lines = logged(capsys)
     assert len(lines) < 60
     assert lines[0]["message"] == "session store unavailable"
-    logging.getLogger().handlers[0].close()
+    handler.close()
     late = logged(capsys)
     assert {line["operation"] for line in late if line["message"] == "session store unavailable"} <= {"append", "read"}
     lines += late
@@ -245,7 +245,7 @@ async def test_an_outage_floods_no_log_and_every_line_is_counted(
 
 
 async def test_a_rare_failure_is_not_hidden_by_a_frequent_one(
-    own_logging: None, app: FastAPI, capsys: pytest.CaptureFixture[str]
+    handler: logging.Handler, app: FastAPI, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @app.get("/full")
     async def full() -> Response:
