@@ -71,7 +71,7 @@ async def _predict(
     try:
         return await service.batcher.predict(queries, deadline_seconds=deadline_ms / 1000), None
     except NotInferred as error:
-        logger.warning("answered without the model", extra={"fields": {"reason": error.reason}})
+        logger.warning("answered without the model", extra={"fields": {"reason": error.reason}, "kind": error.reason})
         recommender = service.recommender
         answers = [recommender.fall_back(query.history, query.k, query.excluded) for query in queries]
         return [Prediction(answer) for answer in answers], error.reason
