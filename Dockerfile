@@ -45,8 +45,8 @@ RUN python3 -m venv --without-pip /opt/extra \
     && echo /opt/core/lib/python3.*/site-packages > "$(echo /opt/extra/lib/python3.*/site-packages)/core.pth"
 
 FROM extra AS serve-packages
-COPY --from=requirements /src/serve.txt ./
-RUN pip --python /opt/extra/bin/python install -c constraints.txt -r serve.txt
+COPY --from=requirements /src/serve.txt /src/otel.txt ./
+RUN pip --python /opt/extra/bin/python install -c constraints.txt -r serve.txt -r otel.txt
 
 FROM extra AS train-packages
 # serve as well: srgnn export-clicks runs in this image, which has pyarrow anyway, and talks to Redis.

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from fastapi.routing import APIRoute
+from opentelemetry.sdk import environment_variables
 from prometheus_client import Metric
 
+from service.routes import router
 from service.settings import PREFIX, Settings
 from service.telemetry import Metrics
 from srgnn import __version__
@@ -27,7 +30,9 @@ RECOMMENDERS = {name: service for name, service in SERVICES.items() if service["
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text(encoding="utf-8"))
+ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+ALERTING = [alert["expr"] for alert in ALERTS]
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 
@@ -145,7 +150,8 @@ def test_redis_keeps_sessions_and_evicts_only_what_expires():
 @pytest.mark.parametrize("service", RECOMMENDERS.values(), ids=RECOMMENDERS)
 def test_every_variable_of_the_service_is_a_setting(service: dict[str, Any]):
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(service["environment"]) <= known
+    opentelemetrys = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    assert set(service["environment"]) <= known | opentelemetrys
     assert set(re.findall(rf"\b{PREFIX}\w+(?==)", DOCKERFILE)) <= known
 
 
@@ -259,7 +265,7 @@ def test_the_build_sees_only_what_it_copies():
 def test_the_image_holds_no_credentials_or_machine_of_ours():
     for name in ("Dockerfile", "docker-compose.yml", ".env.example"):
         for url in re.findall(r"https?://[^\s\"'}$]+", (ROOT / name).read_text(encoding="utf-8")):
-            assert re.match(r"https://download\.pytorch\.org/|http://localhost[:/]", url), url
+            assert re.match(r"https://download\.pytorch\.org/|http://(localhost|collector)[:/]", url), url
 
 
 def samples(metric: Metric) -> set[str]:
@@ -273,14 +279,15 @@ def metrics_that_exist() -> set[str]:
     return set().union(*map(samples, families))
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_every_metric_of_the_dashboard_exists(expression: str):
+@pytest.mark.parametrize("expression", EXPRESSIONS + ALERTING)
+def test_every_metric_of_dashboard_and_alerts_exists(expression: str):
     assert set(re.findall(r"\bsrgnn_\w+", expression)) <= metrics_that_exist()
 
 
-def test_the_dashboard_asks_for_labels_that_exist():
-    labels = {label for expression in EXPRESSIONS for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
-    labels |= {label for expression in EXPRESSIONS for label in re.findall(r"by \((\w+)\)", expression)}
+def test_dashboard_and_alerts_ask_for_labels_that_exist():
+    expressions = EXPRESSIONS + ALERTING
+    labels = {label for expression in expressions for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
+    labels |= {label for expression in expressions for label in re.findall(r"by \((\w+)\)", expression)}
     metrics = Metrics("any")
     ours = {label for metric in vars(metrics).values() for label in getattr(metric, "_labelnames", ())}
     assert labels <= ours | {"le", "job", "name"}
@@ -291,6 +298,25 @@ def test_the_dashboard_shows_what_an_operator_asks():
     for name in ("requests_total", "request_seconds", "answers_total", "degraded", "store_failures", "model_info"):
         assert name in shown
     assert "srgnn_model_created_timestamp_seconds" in shown
+
+
+def test_alerts_name_routes_that_exist():
+    routes = set(re.findall(r'route!?="([^"]+)"', " ".join(ALERTING)))
+    assert routes
+    assert routes <= {route.path for route in router.routes if isinstance(route, APIRoute)}
+
+
+def test_every_alert_says_what_is_wrong_and_how_urgent_it_is():
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS)
+    for alert in ALERTS:
+        assert alert["labels"]["severity"] in ("page", "ticket")
+        assert alert["annotations"]["summary"].endswith(".")
+        assert alert["expr"].count("(") == alert["expr"].count(")")
+
+
+def test_prometheus_is_given_the_alerts():
+    [rules] = yaml.safe_load(deploy("prometheus.yml"))["rule_files"]
+    assert f"./deploy/alerts.yml:{rules}:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_the_dashboards_source_is_the_provisioned_one():

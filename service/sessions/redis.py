@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from srgnn.errors import StoreUnavailable
 
 from ..clicklog.stream import NUMBER, STREAM
+from ..tracing import span
 from .pipeline import Pipeline, Word
 from .store import REMEMBERED_CLICKS, Answer, Session, StoreSilent, TooManyClicks
 
@@ -151,14 +152,15 @@ class RedisSessionStore:
             return await self._redis.call("EVAL", script, *keys, *arguments)
 
     async def _answer(self, operation: str, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except (RedisError, OSError, UnicodeError) as error:
-            kind = StoreUnavailable if isinstance(error, ResponseError) else StoreSilent
-            raise kind(
-                f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
-                "Check that Redis runs there and can be reached"
-            ) from error
+        with span(f"store {operation}"):
+            try:
+                return await call
+            except (RedisError, OSError, UnicodeError) as error:
+                kind = StoreUnavailable if isinstance(error, ResponseError) else StoreSilent
+                raise kind(
+                    f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
+                    "Check that Redis runs there and can be reached"
+                ) from error
 
 
 def without_password(url: str) -> str:
