@@ -52,11 +52,11 @@ async def predict(
     service: Service, queries: Sequence[Query], deadline_ms: int
 ) -> tuple[list[Prediction], Degraded | None]:
     """Answer all queries by the model, or all without it."""
+    recommender = service.recommender
     try:
-        return await service.batcher.predict(queries, deadline_seconds=deadline_ms / 1000), None
+        return await service.batcher.predict(recommender, queries, deadline_seconds=deadline_ms / 1000), None
     except NotInferred as error:
         logger.warning("answered without the model", extra={"fields": {"reason": error.reason}})
-        recommender = service.recommender
         answers = [recommender.fall_back(query.history, query.k, query.excluded) for query in queries]
         return [Prediction(answer) for answer in answers], error.reason
 

@@ -156,6 +156,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{file} is version {manifest.get('version')!r} and this srgnn reads versions "
             f"{', '.join(map(str, READABLE_VERSIONS))}: upgrade srgnn, or train the model again"
         )
+    try:
+        datetime.fromisoformat(manifest["created"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{file} does not say when it was created: {error!r}") from error
     return manifest
 
 

@@ -14,9 +14,16 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+)
 
-from srgnn.errors import StoreUnavailable
+from srgnn.errors import StoreMisconfigured, StoreUnavailable
 
 from .pipeline import Pipeline
 from .store import REMEMBERED_CLICKS, Session
@@ -101,6 +108,11 @@ class RedisSessionStore:
     async def _answer(self, operation: str, call: Awaitable[Any]) -> Any:
         try:
             return await call
+        except (AuthenticationError, AuthorizationError, NoPermissionError, InvalidResponse) as error:
+            raise StoreMisconfigured(
+                f"session store {self._name} refused {operation}: {error}. Check user and password, and that a Redis "
+                "is there"
+            ) from error
         except (RedisError, OSError, UnicodeError) as error:
             raise StoreUnavailable(
                 f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "

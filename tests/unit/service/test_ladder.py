@@ -27,7 +27,9 @@ class RefusingBatcher(Batcher):
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
 
-    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+    async def predict(
+        self, recommender: Recommender, queries: Sequence[Query], *, deadline_seconds: float
+    ) -> list[Prediction]:
         raise NotInferred(self.reason)
 
 
@@ -37,7 +39,7 @@ def store_of(kind: type[MemorySessionStore]) -> SessionStore:
 
 @pytest.fixture
 async def service(tiny_recommender: Recommender) -> AsyncIterator[Service]:
-    async with Batcher(tiny_recommender, queue_size=10, max_batch=4) as batcher:
+    async with Batcher(queue_size=10, max_batch=4) as batcher:
         yield Service(Settings(), store_of(MemorySessionStore), tiny_recommender, None, batcher, Metrics("tiny-1"))
 
 

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -153,6 +154,15 @@ def test_logging_goes_to_stderr_as_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_metrics_name_the_model(metrics: Metrics) -> None:
     assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()
+
+
+def test_only_the_model_that_answers_is_one(metrics: Metrics) -> None:
+    made = datetime(2026, 11, 24, tzinfo=UTC)
+    for name in ("tiny-2", "tiny-1", "tiny-3"):
+        metrics.serves(name, made)
+    text = metrics.render().decode()
+    assert re.findall(r'^srgnn_model_info{name="(.*)"} 1.0$', text, re.MULTILINE) == ["tiny-3"]
+    assert metrics.registry.get_sample_value("srgnn_model_created_timestamp_seconds") == made.timestamp()
 
 
 WORKER = """
