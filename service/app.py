@@ -12,9 +12,13 @@ from srgnn import __version__, artifact
 from srgnn.errors import ConfigError
 from srgnn.recommender import Recommender
 
+from .access import Access
+from .docs import add_docs
 from .errors import add_error_handlers
 from .express import Express
+from .headers import SecurityHeaders
 from .inference import Batcher
+from .keys import Keys
 from .limits import BodyLimit
 from .routes import router
 from .sessions.memory import MemorySessionStore
@@ -31,13 +35,14 @@ def create_app(
     """The service. ``store`` and ``recommender`` replace those the settings name; a store given is left open.
 
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
-    the settings and the model do not fit together.
+    the settings and the model do not fit together or the keys cannot be read.
     """
     manifest: dict[str, Any] | None = None
     if recommender is None:
         loaded = artifact.load(settings.artifact)
         recommender, manifest = loaded.recommender, loaded.manifest
     _check_keeps_enough(settings, recommender)
+    keys = Keys(settings.keys_file, settings.key_rate) if settings.keys_file else None
     created = manifest and datetime.fromisoformat(manifest["created"])
     metrics = Metrics(recommender.version, created=created or None)
 
@@ -57,6 +62,8 @@ def create_app(
             await stack.enter_async_context(batcher)
             if metrics.shared:
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
+            if keys is not None:
+                stack.callback(asyncio.create_task(keys.follow()).cancel)
             yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics)}
 
     app = FastAPI(
@@ -64,14 +71,18 @@ def create_app(
         summary="Session-based recommendations: clicks in, the next items out.",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,  # add_docs serves both, without other servers
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = metrics
     app.include_router(router)
+    add_docs(app, with_keys=keys is not None)
     add_error_handlers(app)
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Telemetry, metrics=metrics)  # added last, so outermost
+    app.add_middleware(Access, keys=keys)
+    app.add_middleware(Telemetry, metrics=metrics)
+    app.add_middleware(SecurityHeaders)  # added last, so outermost
     return app
 
 

@@ -63,11 +63,18 @@ class Metrics:
         self.replacements = Counter(
             "srgnn_worker_replacements", "Workers started in place of one that died.", registry=self.registry
         )
+        closed = Counter(
+            "srgnn_connections_closed",
+            "Connections closed on their client.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.served = 0
         # labels() takes longer than counting does. Their values are bounded, and so are these caches.
         self._requests = cache(self.requests.labels)
         self._seconds = cache(self.seconds.labels)
         self.answered = cache(self.answers.labels)
+        self.connections_closed = cache(closed.labels)
         self._gauge("srgnn_workers", "Worker processes.", "livesum").set(1)
         # What an Info would show; prometheus_client has none for several processes.
         self._gauge("srgnn_model_info", "The model that answers.", "livemax", ["name"]).labels(model).set(1)

@@ -102,8 +102,10 @@ class RedisSessionStore:
         try:
             return await call
         except (RedisError, OSError, UnicodeError) as error:
+            # What Redis does not know it repeats with its arguments: a session's id would be in the log.
+            cause = str(error).partition(", with args")[0] or type(error).__name__
             raise StoreUnavailable(
-                f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
+                f"session store {self._name} failed on {operation}: {cause}. "
                 "Check that Redis runs there and can be reached"
             ) from error
 
