@@ -1,9 +1,11 @@
 """Wiring: settings in, an ASGI application out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,13 +22,16 @@ from .headers import SecurityHeaders
 from .inference import Batcher
 from .keys import Keys
 from .limits import BodyLimit
+from .overload import Load, Shedding
+from .quality import Quality
 from .routes import router
+from .sessions.breaker import Breaker
 from .sessions.memory import MemorySessionStore
 from .sessions.redis import RedisSessionStore
 from .sessions.store import SessionStore
 from .settings import PREFIX, Settings
 from .state import Service, State
-from .telemetry import Metrics, Telemetry
+from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry
 
 
 def create_app(
@@ -45,6 +50,8 @@ def create_app(
     keys = Keys(settings.keys_file, settings.key_rate) if settings.keys_file else None
     created = manifest and datetime.fromisoformat(manifest["created"])
     metrics = Metrics(recommender.version, created=created or None)
+    load = Load(settings.max_under_way, metrics.refused)
+    quality = Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -56,7 +63,7 @@ def create_app(
                 torch_threads=settings.torch_threads,
                 observe_batch=metrics.batch_size.observe,
             )
-            live_store = make_store(settings) if store is None else store
+            live_store = make_store(settings, metrics.store_opened) if store is None else store
             if store is None:
                 stack.push_async_callback(live_store.aclose)
             await stack.enter_async_context(batcher)
@@ -64,7 +71,7 @@ def create_app(
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
             if keys is not None:
                 stack.callback(asyncio.create_task(keys.follow()).cancel)
-            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics)}
+            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics, quality, load)}
 
     app = FastAPI(
         title="SRGNN",
@@ -82,25 +89,32 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, keys=keys)
     app.add_middleware(Telemetry, metrics=metrics)
+    app.add_middleware(Shedding, load=load)
     app.add_middleware(SecurityHeaders)  # added last, so outermost
     return app
 
 
-def make_store(settings: Settings) -> SessionStore:
-    """The session store the settings name; it connects on first use."""
+def make_store(settings: Settings, opened: Callable[[bool], None] = lambda opened: None) -> SessionStore:
+    """The session store the settings name; it connects on first use. ``opened`` is for :class:`Breaker`."""
     if settings.redis_url is None:
         return MemorySessionStore(
             max_clicks=settings.max_clicks,
             idle_seconds=settings.idle_seconds,
             max_sessions=settings.max_memory_sessions,
+            clicks_per_second=settings.clicks_per_second,
+            clicks_per_session=settings.clicks_per_session,
         )
-    return RedisSessionStore(
+    redis = RedisSessionStore(
         settings.redis_url.get_secret_value(),
         max_clicks=settings.max_clicks,
         idle_seconds=settings.idle_seconds,
         timeout_seconds=settings.store_timeout_ms / 1000,
         max_waiting=settings.store_queue,
+        clicks_per_second=settings.clicks_per_second,
+        clicks_per_session=settings.clicks_per_session,
+        stream_length=settings.click_stream_length,
     )
+    return Breaker(redis, opened)
 
 
 async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:

@@ -18,6 +18,7 @@ from srgnn.cli import emit
 from srgnn.errors import ConfigError, StoreUnavailable
 
 from . import keys as key_file
+from .connections import BoundedHttp
 from .settings import PREFIX, Settings, load_settings
 from .telemetry import configure_logging
 
@@ -171,8 +172,6 @@ async def check_store(settings: Settings) -> None:
 
 def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal asks to stop."""
-    from .connections import BoundedHttp
-
     config = uvicorn.Config(
         app,
         http=BoundedHttp,

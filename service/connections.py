@@ -6,15 +6,17 @@ one machine that sends slowly or much takes the memory or all the file descripto
 
 import asyncio
 from http import HTTPStatus
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import PROBLEM_JSON
 from .headers import HEADERS
+from .overload import SheddingProtocol
 from .settings import PREFIX
-from .state import Service
+
+if TYPE_CHECKING:
+    from .state import Service
 
 MAX_HEAD_BYTES = 32_768
 """Of a request line with its headers: what nginx lets through."""
@@ -62,7 +64,7 @@ TOO_MANY = _refusal(
 )
 
 
-class BoundedHttp(HttpToolsProtocol):
+class BoundedHttp(SheddingProtocol):
     """uvicorn's protocol for one connection, within the service's settings."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -75,8 +77,8 @@ class BoundedHttp(HttpToolsProtocol):
     _refused = MALFORMED
 
     @property
-    def _service(self) -> Service:
-        return cast(Service, self.app_state["service"])
+    def _service(self) -> "Service":
+        return cast("Service", self.app_state["service"])
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room for it."""
@@ -99,6 +101,9 @@ class BoundedHttp(HttpToolsProtocol):
         """Parse, and count."""
         self._arriving = len(data)
         super().data_received(data)
+        if not self._reading:
+            self._received = 0
+            return
         if self.scope is not self._scope:
             self._scope, self._received = self.scope, 0
         self._received += len(data)
@@ -135,8 +140,10 @@ class BoundedHttp(HttpToolsProtocol):
             self._close(TOO_SLOW)
 
     def _waits_for_client(self) -> bool:
-        if self.flow.write_paused:
+        if self.flow.write_paused or self.transport.is_closing():
             return True
+        if self.timeout_keep_alive_task is not None:
+            return False  # idle between two requests, of which uvicorn takes care
         at_work = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
         return not at_work and not self.flow.read_paused
 

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import routes
-from .errors import RequestRefused
+from .errors import RequestRefused, too_many_clicks
 from .schemas import SESSION_ID_PATTERN, ClickRequest, RecommendationsRequest
+from .sessions.store import TooManyClicks
 
 
 class _Way(NamedTuple):
@@ -57,6 +58,8 @@ class Express:
             response = await way.route.endpoint(**match.groupdict(), request=request, service=scope["state"]["service"])
         except (ValidationError, RequestRefused):
             return await self.app(scope, _again(messages, receive), send)
+        except TooManyClicks as error:
+            response = too_many_clicks(error)
         await response(scope, receive, send)
 
 

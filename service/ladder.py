@@ -1,7 +1,7 @@
 """The degradation ladder: every request gets an answer, and the answer says what it rests on.
 
 1. session from the store -> model
-2. store down or slow -> the current click only (``store_unavailable``), popularity where there is none
+2. store down or slow -> the history the request carries and its click (``store_unavailable``), else popularity
 3. queue full, deadline near, model failing -> transitions of the last item, else popularity
 4. empty or unknown history -> popularity (the recommender's own rule, not degraded)
 """
@@ -28,15 +28,15 @@ class History(NamedTuple):
 
 
 async def click(service: Service, session_id: str, request: ClickRequest) -> History:
-    """Store a click, if it may be stored, and return the session that ends with it."""
-    this_click_only = Session((request.item_id,), clicks=1)
+    """Store a click, if it may be stored, and return the session that ends with it. Raises TooManyClicks."""
+    as_told = Session((*request.history, request.item_id), clicks=len(request.history) + 1)
     if not request.consent:
-        return History(this_click_only)
+        return History(as_told)
     try:
         return History(await service.store.append(session_id, request.item_id, request.event_id))
     except StoreUnavailable as error:
         store_failed(service, "append", error)
-        return History(this_click_only, "store_unavailable")
+        return History(as_told, "store_unavailable")
 
 
 async def history(service: Service, session_id: str) -> History:

@@ -54,10 +54,14 @@ async def click(session_id: SessionId, request: ClickRequest, service: ServiceDe
     """Append a click to the session and recommend the next items."""
     settings = service.settings
     check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
+    check_size(request.history, settings.max_history_length, place="body.history", setting="max_history_length")
     k = _k(service, request.k, "body.k")
-    found = await ladder.click(service, session_id, request)
-    query = inference.Query(found.session.items, k, frozenset(request.exclude), request.exclude_seen, request.explain)
-    return await _recommend(service, session_id, found, query)
+    with service.load:
+        found = await ladder.click(service, session_id, request)
+        service.quality.judge(found.session)
+        excluded = frozenset(request.exclude)
+        query = inference.Query(found.session.items, k, excluded, request.exclude_seen, request.explain)
+        return await _recommend(service, session_id, found, query)
 
 
 @router.get("/sessions/{session_id}", response_model=SessionHistory, tags=["sessions"])
@@ -77,8 +81,9 @@ async def session_recommendations(
 ) -> Response:
     """Recommend the next items without a click; popular items for an unknown session."""
     k = _k(service, query.k, "query.k")
-    found = await ladder.history(service, session_id)
-    return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
+    with service.load:
+        found = await ladder.history(service, session_id)
+        return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
 
 
 @router.delete("/sessions/{session_id}", status_code=204, tags=["sessions"])
@@ -99,7 +104,8 @@ async def recommendations(request: RecommendationsRequest, service: ServiceDepen
     k = _k(service, request.k, "body.k")
     excluded = frozenset(request.exclude)
     queries = [inference.Query(items, k, excluded, request.exclude_seen) for items in request.histories]
-    predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
+    with service.load:
+        predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
     answers = [
         _answer(service, prediction, len(query.history), degraded)
         for query, prediction in zip(queries, predictions, strict=True)
@@ -143,12 +149,16 @@ async def ready(service: ServiceDependency) -> Response:
 async def metrics(service: ServiceDependency) -> Response:
     """Return the metrics in Prometheus' text format."""
     service.metrics.queue_length.set(service.batcher.waiting)
+    service.metrics.coverage.set(service.quality.coverage())
     return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _recommend(service: Service, session_id: str, found: ladder.History, query: inference.Query) -> Response:
     [prediction], degraded = await ladder.predict(service, [query], service.settings.deadline_ms)
     answer = _answer(service, prediction, found.session.clicks, found.degraded or degraded)
+    answered = service.quality.answered(service.recommender, prediction.recommendation)
+    if found.session.new:
+        service.store.remember(session_id, found.session.clicks, answered)
     if query.explain:
         weights = prediction.attention
         answer["attention"] = weights and [{"item_id": item, "weight": weight} for item, weight in weights]

@@ -31,6 +31,7 @@ ItemId = Annotated[
 ItemIds = Annotated[list[ItemId], FailFast()]
 """Stops at its first error: a body of a million wrong ids must not make a million errors."""
 
+Source = Literal["model", "transitions", "popularity"]
 Degraded = Literal["store_unavailable", "queue_full", "deadline", "model_error"]
 
 
@@ -51,7 +52,12 @@ class ClickRequest(_Request):
     k: int | None = Field(None, ge=1, description="How many items to recommend.")
     exclude: ItemIds = Field([], description="Items that must not be recommended.")
     exclude_seen: bool = Field(False, description="Whether items of the session are left out as well.")
-    consent: bool = Field(True, description="false stores nothing: the answer rests on this click alone.")
+    history: ItemIds = Field(
+        [],
+        description="The session's clicks before this one as the caller knows them, oldest first. Used only where the "
+        "stored session cannot be: the store does not answer, or there is no consent.",
+    )
+    consent: bool = Field(True, description="false stores nothing: the answer rests on history and this click alone.")
     explain: bool = Field(False, description="Adds the attention weight of each click that the model saw.")
 
     model_config = ConfigDict(
@@ -112,7 +118,7 @@ class Answer(BaseModel):
     """The next items of one history."""
 
     items: list[ScoredItem] = Field(description="Best first; equal scores in catalogue order.")
-    source: Literal["model", "transitions", "popularity"] = Field(description="What answered.")
+    source: Source = Field(description="What answered.")
     degraded: Degraded | None = Field(description="Why this is not the best answer the service can give, or null.")
     clicks: int = Field(description="Clicks of the session or history that was answered for.")
     model: str = Field(description="The artifact that answered.")

@@ -17,6 +17,8 @@ from redis.asyncio.connection import parse_url
 
 from srgnn.errors import ConfigError
 
+from .sessions.store import REMEMBERED_CLICKS
+
 PREFIX = "SRGNN_"
 
 
@@ -66,6 +68,21 @@ class Settings(BaseSettings):
     idle_seconds: int = Field(
         1800, ge=1, le=31_536_000, description="A session is gone this long after its last click."
     )
+    clicks_per_second: int = Field(
+        50,
+        ge=0,
+        le=REMEMBERED_CLICKS,
+        description="Most clicks of one session within a second, 0 for any; past that they are refused and not stored.",
+    )
+    clicks_per_session: int = Field(
+        10_000, ge=0, description="Most clicks of one session, 0 for any; past that they are refused until it expires."
+    )
+    click_stream_length: int = Field(
+        1_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Clicks kept in Redis for srgnn export-clicks, about; past that the oldest go. 0 keeps none.",
+    )
     max_memory_sessions: int = Field(
         100_000,
         ge=1,
@@ -91,6 +108,12 @@ class Settings(BaseSettings):
     max_exclude: int = Field(1000, ge=0, description="Most item ids in a request's exclude.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; a larger one is refused unread.")
 
+    max_under_way: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests worked on at a time; past that they are refused at once with 503 and Retry-After.",
+    )
     queue_size: int = Field(
         1024,
         ge=1,

@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 from srgnn.recommender import Recommender
 
 from .inference import Batcher
+from .overload import Load
+from .quality import Quality
 from .sessions.store import SessionStore
 from .settings import Settings
 from .telemetry import Metrics
@@ -23,6 +25,8 @@ class Service:
     manifest: dict[str, Any] | None
     batcher: Batcher
     metrics: Metrics
+    quality: Quality
+    load: Load
 
 
 class State(TypedDict):

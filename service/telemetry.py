@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import problem
+from .schemas import Source
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,17 @@ class Metrics:
             ["operation"],
             registry=self.registry,
         )
+        self.store_silent = self._gauge(
+            "srgnn_store_silent", "Workers that answer without the session store.", "livesum"
+        )
+        self._judged = self._judging()
+        self.repeats = Counter(
+            "srgnn_judged_repeats", "Next clicks on an item that the session had before.", registry=self.registry
+        )
+        self.coverage = self._gauge(
+            "srgnn_coverage_ratio", "Share of the catalogue recommended in this hour or the last.", "livemostrecent"
+        )
+        self.refused = Counter("srgnn_refused_requests", "Requests refused for overload.", registry=self.registry)
         self.batch_size = Histogram(
             "srgnn_batch_size", "Histories per forward pass.", buckets=_SIZES, registry=self.registry
         )
@@ -88,6 +100,19 @@ class Metrics:
         self._requests(method if method in _METHODS else "other", route, str(status)).inc()
         self._seconds(route).observe(seconds)
 
+    def store_opened(self, silent: bool) -> None:
+        """Show whether this worker has given up on the session store for now."""
+        self.store_silent.set(int(silent))
+
+    def judged(self, source: str, rank: int | None, *, repeat: bool) -> None:
+        """Count an answer of ``source`` whose session clicked its item number ``rank`` next, None for another."""
+        if counters := self._judged.get(source):
+            answers, hits, reciprocal_ranks = counters
+            answers.inc()
+            hits.inc(rank is not None)
+            reciprocal_ranks.inc(1 / rank if rank else 0)
+            self.repeats.inc(repeat)
+
     def render(self) -> bytes:
         """The metrics of all workers in Prometheus' text format."""
         if not self.shared:
@@ -96,8 +121,24 @@ class Metrics:
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
 
+    def _judging(self) -> dict[str, list[Counter]]:
+        meanings = {
+            "answers": "Answers to a click that another click followed.",
+            "hits": "Those that held the item clicked next among their first 20.",
+            "reciprocal_ranks": "The sum of 1 / its place, 0 where it was missing.",
+        }
+        counters = [
+            Counter(f"srgnn_judged_{name}", meaning, ["source"], registry=self.registry)
+            for name, meaning in meanings.items()
+        ]
+        return {source: [counter.labels(source) for counter in counters] for source in get_args(Source)}
+
     def _gauge(
-        self, name: str, meaning: str, over_workers: Literal["livesum", "livemax"], labels: Sequence[str] = ()
+        self,
+        name: str,
+        meaning: str,
+        over_workers: Literal["livesum", "livemax", "livemostrecent"],
+        labels: Sequence[str] = (),
     ) -> Gauge:
         return Gauge(name, meaning, labels, multiprocess_mode=over_workers, registry=self.registry)
 

@@ -46,6 +46,11 @@ def status(answer: bytes) -> int:
     return int(answer[9:12])
 
 
+def refused(answer: bytes) -> bool:
+    """Whether a whole answer says that the service is overloaded, and when to come back."""
+    return answer.startswith(b"HTTP/1.1 503") and b"\r\nretry-after:" in answer[: answer.index(_HEAD_END) + 2].lower()
+
+
 def body(answer: bytes) -> bytes:
     """Body of a whole answer."""
     return answer[answer.index(_HEAD_END) + len(_HEAD_END) :]

@@ -231,3 +231,25 @@ def test_what_is_not_http_is_a_problem(service: Service, request_: bytes) -> Non
     """Two lengths of one body are how requests are smuggled past a proxy."""
     assert problem(service.answer(request_))["status"] == 400
     assert service.answer(GOOD.replace(b"Host: x", b"Connection: close")).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_is_only_refused_keeps_its_connection(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under overload its requests are answered unparsed, so nothing of them is seen to begin or end."""
+    monkeypatch.setattr("service.overload.Load.full", True)
+    with service.connected() as connection:
+        for n in range(600):
+            connection.sendall(GOOD)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 503")
+            time.sleep(0.005 if n % 10 else 0.02)
+        monkeypatch.setattr("service.overload.Load.full", False)
+        connection.sendall(GOOD)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_refusals_that_are_not_taken_do_not_pile_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.overload.Load.full", True)
+    with service.connected() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(5)
+        with pytest.raises((TimeoutError, ConnectionResetError, BrokenPipeError)):
+            go_on(connection, GOOD * 1000)
