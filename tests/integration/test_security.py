@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,8 +18,12 @@ import httpx
 import pytest
 
 from service.keys import make, revoke
+from service.sessions.redis import KEY_PREFIX
+from srgnn.recommender import Recommender
+from tests.corpora import random_corpus
 from tests.redis_server import RedisServer, free_port
 
+ROOT = Path(__file__).parents[2]
 PATIENT = {"SRGNN_STORE_TIMEOUT_MS": "5000", "SRGNN_DEADLINE_MS": "20000", "OMP_NUM_THREADS": "1"}
 SESSION, OTHER_SESSION = "Visitor-4711", "Visitor-4712"
 EVENT, PASSWORD, WRONG_KEY = "Event-0815", "RedisPassword-2342", "WrongKey-1234567890"
@@ -137,7 +142,7 @@ def test_nothing_secret_is_logged_counted_or_told_to_others(
             gone.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{EVENT}".encode())
         for _ in range(400):
             ask("GET", path, key=reader)
-        redis.command(f"AUTH {PASSWORD}\r\nSET srgnn:session:1:{{{OTHER_SESSION}}} text")
+        redis.command(f"AUTH {PASSWORD}\r\nSET {KEY_PREFIX}{{{OTHER_SESSION}}} text")
         assert ask("GET", f"/sessions/{OTHER_SESSION}").status_code == 503
         redis.command(f"AUTH {PASSWORD}\r\nCONFIG SET requirepass other\r\nCLIENT KILL TYPE normal")
         until(lambda: ask("POST", f"{path}/click", json=click).json().get("degraded") == "store_unavailable")
@@ -237,6 +242,26 @@ def test_a_damaged_file_of_keys_stops_a_start_and_not_a_service(tiny_artifact: P
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     assert found.returncode == 2
     assert f"{keys}, line 1: 1 words instead of 3" in found.stderr
+
+
+def test_every_client_of_ours_brings_a_key(tiny_artifact: Path, tiny_recommender: Recommender, tmp_path: Path) -> None:
+    corpus = random_corpus(tmp_path / "corpus", tiny_recommender.vocabulary)
+    keys, key, items = tmp_path / "keys", tmp_path / "key", tmp_path / "items"
+    key.write_text(make(keys, "us", ["click", "read"]) + "\n")
+    items.write_text("\n".join(tiny_recommender.vocabulary.ids[:20]) + "\n")
+    load = [sys.executable, "deploy/load.py", "--items", str(items), "--rate", "20", "--seconds", "1"]
+    replay = [sys.executable, "-m", "srgnn", "replay", "--corpus", str(corpus.path), "--limit", "3"]
+    bench = [sys.executable, "-m", "benchmarks.load", "--corpus", str(corpus.path), "--rate", "20", "--seconds", "0.5"]
+    with serve(tiny_artifact, tmp_path, SRGNN_KEYS_FILE=str(keys)) as service:
+        for command in (load, replay, [*bench, "--warmup-seconds", "0"]):
+            arguments = [*command, "--url", f"http://127.0.0.1:{service.port}", "--key-file", str(key)]
+            found = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+            assert found.returncode == 0, found.stderr
+            summary = json.loads(found.stdout.splitlines()[-1])
+            assert not any(row["errors"] for row in summary.get("results", [{"errors": summary.get("errors")}]))
+        metrics = service.client.get("/metrics", headers=bearer(key.read_text().strip())).text
+    assert re.search(r'route="/sessions/{session_id}/click",status="200"} [1-9]', metrics)
+    assert 'status="401"' not in metrics
 
 
 NASTY = [
