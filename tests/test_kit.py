@@ -154,6 +154,13 @@ def test_every_link_to_a_file_resolves(path):
             assert (path.parent / target).exists(), target
 
 
+def test_every_test_that_the_threat_model_names_exists():
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    assert len(named) > 10
+    for name in named:
+        assert list((ROOT / "tests").rglob(name)), name
+
+
 def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
