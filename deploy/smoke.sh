@@ -265,6 +265,9 @@ fi
 within 60 "prometheus" curl -sf "$PROMETHEUS/-/ready"
 inside "$(of prometheus)" promtool query instant http://localhost:9090 "vector(1)" >/dev/null \
     || missed "health check of prometheus"
+inside "$(of prometheus)" promtool check rules /etc/srgnn/alerts.yml >/dev/null || missed "deploy/alerts.yml"
+[ "$(curl -sS "$PROMETHEUS/api/v1/rules?type=alert" | json 'len(it["data"]["groups"][0]["rules"])')" -gt 0 ] \
+    || missed "prometheus evaluates the alerts"
 query() { curl -sS --get "$PROMETHEUS/api/v1/query" --data-urlencode "query=$1"; }
 three_up() { [ "$(query 'sum(up{job="srgnn"})' | json 'it["data"]["result"][0]["value"][1]')" = 3 ]; }
 within 60 "prometheus sees three recommenders" three_up

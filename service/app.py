@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -31,7 +31,14 @@ from .sessions.redis import RedisSessionStore
 from .sessions.store import SessionStore
 from .settings import PREFIX, Settings
 from .state import Service, State
-from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry
+from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry, log_fields
+from .tracing import Traces, start_tracing, stop_tracing
+
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Of FastAPI's own: its spans hold the path, and so the session id."""
 
 
 def create_app(
@@ -40,7 +47,7 @@ def create_app(
     """The service. ``store`` and ``recommender`` replace those the settings name; a store given is left open.
 
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
-    the settings and the model do not fit together or the keys cannot be read.
+    the settings and the model do not fit together, the keys cannot be read, or traces are asked for that cannot be had.
     """
     manifest: dict[str, Any] | None = None
     if recommender is None:
@@ -52,10 +59,14 @@ def create_app(
     metrics = Metrics(recommender.version, created=created or None)
     load = Load(settings.max_under_way, metrics.refused)
     quality = Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None)
+    log_fields["model"] = recommender.version
+    tracing = start_tracing()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            if tracing:
+                stack.push_async_callback(stop_tracing, tracing)  # first in, so last out
             batcher = Batcher(
                 recommender,
                 queue_size=settings.queue_size,
@@ -80,6 +91,7 @@ def create_app(
         lifespan=lifespan,
         openapi_url=None,  # add_docs serves both, without other servers
         generate_unique_id_function=lambda route: route.name,
+        telemetry=NO_TELEMETRY,
     )
     app.state.metrics = metrics
     app.include_router(router)
@@ -88,7 +100,9 @@ def create_app(
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, keys=keys)
-    app.add_middleware(Telemetry, metrics=metrics)
+    app.add_middleware(Telemetry, metrics=metrics)  # around all that answers
+    if tracing:
+        app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
     app.add_middleware(Shedding, load=load)
     app.add_middleware(SecurityHeaders)  # added last, so outermost
     return app

@@ -47,6 +47,8 @@ class Prediction(NamedTuple):
 
     recommendation: Recommendation
     attention: list[tuple[str, float]] | None = None
+    batch_size: int = 0
+    """Histories that went through the model together; none where it did not answer."""
 
 
 class NotInferred(Exception):
@@ -190,7 +192,7 @@ def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction
         exclude=excluded if any(excluded) else None,
     )
     return [
-        Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None)
+        Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None, len(queries))
         for query, best in zip(queries, found, strict=True)
     ]
 

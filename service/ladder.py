@@ -16,6 +16,7 @@ from .inference import NotInferred, Prediction, Query
 from .schemas import ClickRequest, Degraded
 from .sessions.store import Session
 from .state import Service
+from .tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,25 @@ async def predict(
     service: Service, queries: Sequence[Query], deadline_ms: int
 ) -> tuple[list[Prediction], Degraded | None]:
     """Answer all queries by the model, or all without it."""
+    with span("model") as part:
+        predictions, degraded = await _predict(service, queries, deadline_ms)
+        if part:
+            sources = {one.recommendation.source for one in predictions}
+            part.set_attribute("srgnn.model", service.recommender.version)
+            part.set_attribute("srgnn.histories", len(queries))
+            part.set_attribute("srgnn.batch_size", predictions[0].batch_size)
+            part.set_attribute("srgnn.source", ",".join(sorted(sources)))
+            part.set_attribute("srgnn.degraded", degraded or "no")
+    return predictions, degraded
+
+
+async def _predict(
+    service: Service, queries: Sequence[Query], deadline_ms: int
+) -> tuple[list[Prediction], Degraded | None]:
     try:
         return await service.batcher.predict(queries, deadline_seconds=deadline_ms / 1000), None
     except NotInferred as error:
-        logger.warning("answered without the model", extra={"fields": {"reason": error.reason}})
+        logger.warning("answered without the model", extra={"fields": {"reason": error.reason}, "kind": error.reason})
         recommender = service.recommender
         answers = [recommender.fall_back(query.history, query.k, query.excluded) for query in queries]
         return [Prediction(answer) for answer in answers], error.reason

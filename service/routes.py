@@ -1,5 +1,6 @@
 """The endpoints."""
 
+import logging
 from typing import Annotated, Any
 
 import orjson
@@ -25,6 +26,8 @@ from .schemas import (
     SessionHistory,
 )
 from .state import Service, ServiceDependency
+
+logger = logging.getLogger(__name__)
 
 PROBLEM_SCHEMA = Problem.model_json_schema()
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -156,6 +159,8 @@ async def metrics(service: ServiceDependency) -> Response:
 async def _recommend(service: Service, session_id: str, found: ladder.History, query: inference.Query) -> Response:
     [prediction], degraded = await ladder.predict(service, [query], service.settings.deadline_ms)
     answer = _answer(service, prediction, found.session.clicks, found.degraded or degraded)
+    if prediction.recommendation.source == "popularity" and found.session.clicks and not degraded:
+        logger.debug("no item of the session is known")
     answered = service.quality.answered(service.recommender, prediction.recommendation)
     if found.session.new:
         service.store.remember(session_id, found.session.clicks, answered)

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import problem
+from .floods import CalmHandler
 from .schemas import Source
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,15 @@ METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable by which prometheus_client, when it is imported, keeps values in files of that directory."""
 REQUEST_ID_HEADER = "X-Request-ID"
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Set where the request is traced (:mod:`service.tracing`)."""
+log_fields: dict[str, str] = {}
+"""What every line of this process says: ``model``, once one is served."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Every other method is one to metrics and traces."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -97,7 +104,7 @@ class Metrics:
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""
         self.served += 1
-        self._requests(method if method in _METHODS else "other", route, str(status)).inc()
+        self._requests(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds(route).observe(seconds)
 
     def store_opened(self, silent: bool) -> None:
@@ -194,7 +201,8 @@ class Telemetry:
                 "status": status,
                 "ms": round(seconds * 1000, 2),
             }
-            logger.log(level, "request", extra={"fields": fields})
+            # One kind for each, or those that fail most would hide the others.
+            logger.log(level, "request", extra={"fields": fields, "kind": (route, status)})
 
 
 def _request_id(scope: Scope) -> str:
@@ -218,9 +226,14 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **log_fields,
         }
         if name := request_id.get():
             line["request_id"] = name
+        if trace := trace_id.get():
+            line["trace_id"] = trace
+        if suppressed := getattr(record, "suppressed", 0):
+            line["suppressed"] = suppressed
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -233,7 +246,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """JSON lines on stderr for everything in this process, uvicorn included."""
-    handler = logging.StreamHandler(sys.stderr)
+    """JSON lines on stderr for everything in this process, uvicorn included; those that repeat, once a second."""
+    handler = CalmHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,10 +1,11 @@
-"""A real Redis for tests and benchmarks, on a free port, nothing on disk. Without one tests fail, they never skip."""
+"""A real Redis for tests and benchmarks, on a free port. Without one tests fail, they never skip."""
 
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 
 def free_port() -> int:
@@ -25,9 +26,13 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """Start, kill, hang and restart one Redis; the port stays the same, the data does not outlive a stop."""
+    """Start, kill, hang and restart one Redis; the port stays the same.
 
-    def __init__(self) -> None:
+    The data outlives a stop only in ``folder``, where every write is on the disk before it is answered.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +51,9 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        options: dict[str, object] = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        if self.folder:
+            options |= {"dir": self.folder, "appendonly": "yes", "appendfsync": "always"}
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self._process = subprocess.Popen(
             [redis_binary(), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

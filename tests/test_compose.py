@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from fastapi.routing import APIRoute
+from opentelemetry.sdk import environment_variables
 from prometheus_client import Metric
 
 from service.keys import Keys
+from service.routes import router
 from service.settings import PREFIX, Settings
 from service.telemetry import Metrics
 from srgnn import __version__
@@ -29,7 +32,9 @@ RECOMMENDERS = {name: service for name, service in SERVICES.items() if service["
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text(encoding="utf-8"))
+ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+ALERTING = [alert["expr"] for alert in ALERTS]
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 
@@ -106,10 +111,10 @@ def test_compose_and_image_check_health_alike():
         assert service["healthcheck"]["test"] == ["CMD", *json.loads(command)]
 
 
-def test_only_recommenders_reach_redis():
+def test_only_recommenders_and_the_exporter_reach_redis():
     assert COMPOSE["networks"]["store"]["internal"] is True
     on_store = {name for name, service in SERVICES.items() if "store" in service.get("networks", ())}
-    assert on_store == {"redis", *RECOMMENDERS}
+    assert on_store == {"redis", "export", *RECOMMENDERS}
     assert "ports" not in SERVICES["redis"]
     assert SERVICES["redis"]["networks"] == ["store"]
 
@@ -147,7 +152,8 @@ def test_redis_keeps_sessions_and_evicts_only_what_expires():
 @pytest.mark.parametrize("service", RECOMMENDERS.values(), ids=RECOMMENDERS)
 def test_every_variable_of_the_service_is_a_setting(service: dict[str, Any]):
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(service["environment"]) <= known
+    opentelemetrys = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    assert set(service["environment"]) <= known | opentelemetrys
     assert set(re.findall(rf"\b{PREFIX}\w+(?==)", DOCKERFILE)) <= known
 
 
@@ -170,11 +176,30 @@ def test_the_service_waits_for_redis_and_a_model():
         assert service["volumes"][0] == "artifacts:/artifacts:ro"
 
 
+def test_the_exporter_writes_where_trainings_read():
+    export = SERVICES["export"]
+    assert export["command"] == ["srgnn", "export-clicks", "--output", "/clicks"]
+    assert export["volumes"] == ["clicks:/clicks"]
+    assert export["networks"] == ["store"]
+    assert export["environment"] == {"SRGNN_REDIS_URL": SERVICES["srgnn"]["environment"]["SRGNN_REDIS_URL"]}
+    for service in JOBS.values():
+        assert "clicks:/clicks:ro" in service["volumes"]
+        assert service["image"].removesuffix("-cuda") == export["image"]
+    assert re.search(r"install -d .* /clicks\b", DOCKERFILE)
+    assert "--input /clicks " in deploy("model.sh")
+
+
+def test_the_image_of_the_exporter_has_what_it_imports():
+    [train] = re.findall(r"^FROM extra AS train-packages\n(.*?)\n\n", DOCKERFILE, re.M | re.S)
+    assert all(f"-r {extra}.txt" in train for extra in ("train", "serve", "export"))
+
+
 def test_profiles_are_those_of_the_documents():
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", ())} == {
         "scale",
         "train",
         "train-gpu",
+        "export",
         "monitoring",
     }
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"redis", "model", "srgnn"}
@@ -243,7 +268,7 @@ def test_the_build_sees_only_what_it_copies():
 def test_the_image_holds_no_credentials_or_machine_of_ours():
     for name in ("Dockerfile", "docker-compose.yml", ".env.example"):
         for url in re.findall(r"https?://[^\s\"'}$]+", (ROOT / name).read_text(encoding="utf-8")):
-            assert re.match(r"https://download\.pytorch\.org/|http://localhost[:/]", url), url
+            assert re.match(r"https://download\.pytorch\.org/|http://(localhost|collector)[:/]", url), url
 
 
 def samples(metric: Metric) -> set[str]:
@@ -257,14 +282,15 @@ def metrics_that_exist() -> set[str]:
     return set().union(*map(samples, families))
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_every_metric_of_the_dashboard_exists(expression: str):
+@pytest.mark.parametrize("expression", EXPRESSIONS + ALERTING)
+def test_every_metric_of_dashboard_and_alerts_exists(expression: str):
     assert set(re.findall(r"\bsrgnn_\w+", expression)) <= metrics_that_exist()
 
 
-def test_the_dashboard_asks_for_labels_that_exist():
-    labels = {label for expression in EXPRESSIONS for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
-    labels |= {label for expression in EXPRESSIONS for label in re.findall(r"by \((\w+)\)", expression)}
+def test_dashboard_and_alerts_ask_for_labels_that_exist():
+    expressions = EXPRESSIONS + ALERTING
+    labels = {label for expression in expressions for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
+    labels |= {label for expression in expressions for label in re.findall(r"by \((\w+)\)", expression)}
     metrics = Metrics("any")
     ours = {label for metric in vars(metrics).values() for label in getattr(metric, "_labelnames", ())}
     assert labels <= ours | {"le", "job", "name"}
@@ -275,6 +301,25 @@ def test_the_dashboard_shows_what_an_operator_asks():
     for name in ("requests_total", "request_seconds", "answers_total", "degraded", "store_failures", "model_info"):
         assert name in shown
     assert "srgnn_model_created_timestamp_seconds" in shown
+
+
+def test_alerts_name_routes_that_exist():
+    routes = set(re.findall(r'route!?="([^"]+)"', " ".join(ALERTING)))
+    assert routes
+    assert routes <= {route.path for route in router.routes if isinstance(route, APIRoute)}
+
+
+def test_every_alert_says_what_is_wrong_and_how_urgent_it_is():
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS)
+    for alert in ALERTS:
+        assert alert["labels"]["severity"] in ("page", "ticket")
+        assert alert["annotations"]["summary"].endswith(".")
+        assert alert["expr"].count("(") == alert["expr"].count(")")
+
+
+def test_prometheus_is_given_the_alerts():
+    [rules] = yaml.safe_load(deploy("prometheus.yml"))["rule_files"]
+    assert f"./deploy/alerts.yml:{rules}:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_the_dashboards_source_is_the_provisioned_one():

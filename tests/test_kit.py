@@ -1,15 +1,18 @@
 """What the repository promises about itself: import rules, mirrored tests, documents that match the code."""
 
 import ast
-import itertools
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from service.settings import PREFIX, Settings
 from srgnn.cli import COMMANDS, main
@@ -189,14 +192,38 @@ def test_readmes_make_targets_exist_and_ci_runs_the_test_command():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
 
 
-def test_every_requirement_is_pinned():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {canonical(line.partition("==")[0]) for line in lines if "==" in line}
+def extras() -> dict[str, list[str]]:
+    """What is required, by extra; the core under its own name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    names = {canonical(re.split(r"[\[><=~! ]", line)[0]) for line in required}
-    assert names <= pinned, names - pinned
+    return {"core": project["dependencies"], **project["optional-dependencies"]}
+
+
+def installed_by(requirement: str) -> Iterator[str]:
+    """Names of all packages that pip brings for it on this platform."""
+    pending, seen = [Requirement(requirement)], set()
+    while pending:
+        wanted = pending.pop()
+        for extra in ("", *wanted.extras):
+            if (wanted.name, extra) not in seen:
+                seen.add((wanted.name, extra))
+                yield canonical(wanted.name)
+                below = map(Requirement, metadata.distribution(wanted.name).requires or ())
+                pending += [one for one in below if one.marker is None or one.marker.evaluate({"extra": extra})]
+
+
+@pytest.mark.parametrize("extra", extras())
+def test_every_package_that_an_extra_brings_is_pinned(extra):
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in pins)
+    names = set(chain(*map(installed_by, extras()[extra])))
+    # pip-audit asks for pip, which is there before any constraint is read.
+    assert names - {canonical(pin.name) for pin in pins} <= {"pip"}
+
+
+def test_make_install_brings_every_extra():
+    [named] = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert {"core", *named.split(",")} == set(extras())
 
 
 def canonical(name: str) -> str:
-    return name.lower().replace("_", "-")
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from srgnn.artifact import load
-from srgnn.batch import replaced_when_whole
+from srgnn.atomic import replaced_when_whole
 from srgnn.cli import emit
 from srgnn.errors import DataError, InputError
 from srgnn.recommender import Recommender

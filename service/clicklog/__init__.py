@@ -1,1 +1,1 @@
-"""The click log: every accepted click in a Redis stream, and from there in Parquet files."""
+"""Clicks on their way to the next training: a bounded stream in Redis, moved to Parquet files."""

@@ -21,7 +21,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from srgnn.errors import StoreUnavailable
 
-from ..clicklog.stream import COUNTER, STREAM
+from ..clicklog.stream import NUMBER, STREAM
+from ..tracing import span
 from .pipeline import Pipeline, Word
 from .store import REMEMBERED_CLICKS, Answer, Session, StoreSilent, TooManyClicks
 
@@ -144,23 +145,24 @@ class RedisSessionStore:
         await self._redis.aclose()
 
     async def _run(self, script: str, sha: str, session_id: str, *arguments: Word) -> Any:
-        keys = (4, _key(session_id), _answer_key(session_id), STREAM, COUNTER)
+        keys = (4, _key(session_id), _answer_key(session_id), STREAM, NUMBER)
         try:
             return await self._redis.call("EVALSHA", sha, *keys, *arguments)
         except NoScriptError:  # a new Redis: nothing was run
             return await self._redis.call("EVAL", script, *keys, *arguments)
 
     async def _answer(self, operation: str, call: Awaitable[Any]) -> Any:
-        try:
-            return await call
-        except (RedisError, OSError, UnicodeError) as error:
-            # What Redis does not know it repeats with its arguments: a session's id would be in the log.
-            cause = str(error).partition(", with args")[0] or type(error).__name__
-            kind = StoreUnavailable if isinstance(error, ResponseError) else StoreSilent
-            raise kind(
-                f"session store {self._name} failed on {operation}: {cause}. "
-                "Check that Redis runs there and can be reached"
-            ) from error
+        with span(f"store {operation}"):
+            try:
+                return await call
+            except (RedisError, OSError, UnicodeError) as error:
+                # What Redis does not know it repeats with its arguments: a session's id would be in the log.
+                cause = str(error).partition(", with args")[0] or type(error).__name__
+                kind = StoreUnavailable if isinstance(error, ResponseError) else StoreSilent
+                raise kind(
+                    f"session store {self._name} failed on {operation}: {cause}. "
+                    "Check that Redis runs there and can be reached"
+                ) from error
 
 
 def without_password(url: str) -> str:

@@ -277,4 +277,4 @@ def test_infer_gives_each_query_its_own_k_and_exclusions(tiny_recommender: Recom
 
 def test_prediction_has_no_attention_unless_asked(tiny_recommender: Recommender) -> None:
     [prediction] = infer(tiny_recommender, [Query(tiny_recommender.vocabulary.ids[:2], 1)])
-    assert prediction == Prediction(prediction.recommendation, None)
+    assert prediction == Prediction(prediction.recommendation, None, batch_size=1)
