@@ -112,7 +112,8 @@ class BoundedHttp(SheddingProtocol):
 
     def on_headers_complete(self) -> None:
         """Start on a request, or stop parsing: what is raised here comes back to ``send_400_response``."""
-        if len(self.headers) > MAX_HEADERS or (self._arriving > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES):
+        perhaps_large = self._received + self._arriving > MAX_HEAD_BYTES
+        if len(self.headers) > MAX_HEADERS or (perhaps_large and self._head_bytes() > MAX_HEAD_BYTES):
             self._refused = HEAD_TOO_LARGE
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refused = PIPELINED
@@ -137,7 +138,9 @@ class BoundedHttp(SheddingProtocol):
         if self._looks < LOOKS:
             self._timer = self.loop.call_later(self._pause, self._look)
         else:
-            self._close(TOO_SLOW)
+            self._close(
+                TOO_SLOW, tell=self._reading
+            )  # an answer to nothing would be taken for that to the next request
 
     def _waits_for_client(self) -> bool:
         if self.flow.write_paused or self.transport.is_closing():
@@ -147,9 +150,9 @@ class BoundedHttp(SheddingProtocol):
         at_work = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
         return not at_work and not self.flow.read_paused
 
-    def _close(self, refusal: _Refusal) -> None:
+    def _close(self, refusal: _Refusal, *, tell: bool = True) -> None:
         self._service.metrics.connections_closed(refusal.reason).inc()
-        if not self._can_be_told():
+        if not (tell and self._can_be_told()):
             return self.transport.abort()
         self.transport.write(refusal.answer)
         self.transport.close()
