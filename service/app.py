@@ -12,10 +12,14 @@ from fastapi import FastAPI
 from srgnn import __version__
 from srgnn.recommender import Recommender
 
+from .access import Access
+from .docs import add_docs
 from .drain import CloseConnections
 from .errors import add_error_handlers
 from .express import Express
+from .headers import SecurityHeaders
 from .inference import Batcher
+from .keys import Keys
 from .limits import BodyLimit
 from .member import Member
 from .overload import Load, Shedding
@@ -52,7 +56,7 @@ def create_app(
     ``link`` ties one of several workers to its parent, which chooses the artifact.
 
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
-    the settings and the model do not fit together, or traces are asked for that cannot be had.
+    the settings and the model do not fit together, the keys cannot be read, or traces are asked for that cannot be had.
     """
     versions: Versions | None = None
     created = manifest = None
@@ -62,6 +66,7 @@ def create_app(
         recommender, manifest, created = loaded.recommender, loaded.manifest, loaded.created
     else:
         check_keeps_enough(settings, recommender)
+    keys = Keys(settings.keys_file, settings.key_rate) if settings.keys_file else None
     metrics = Metrics(recommender.version, created=created)
     batcher = Batcher(
         queue_size=settings.queue_size,
@@ -88,6 +93,8 @@ def create_app(
             await stack.enter_async_context(batcher)
             if metrics.shared:
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
+            if keys is not None:
+                stack.callback(asyncio.create_task(keys.follow()).cancel)
             if swapper:
                 await stack.enter_async_context(swapper)
             yield {"live": live, "swaps": swapper}
@@ -97,19 +104,23 @@ def create_app(
         summary="Session-based recommendations: clicks in, the next items out.",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=None,  # add_docs serves both, without other servers
         generate_unique_id_function=lambda route: route.name,
         telemetry=NO_TELEMETRY,
     )
     app.state.metrics, app.state.drain, app.state.swapper = metrics, live.service.drain, swapper
     app.include_router(router)
+    add_docs(app, with_keys=keys is not None)
     add_error_handlers(app)
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Access, keys=keys)
     app.add_middleware(CloseConnections, drain=live.service.drain)
     app.add_middleware(Telemetry, metrics=metrics)  # around all that answers
     if tracing:
         app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
-    app.add_middleware(Shedding, load=busy)  # added last, so outermost
+    app.add_middleware(Shedding, load=busy)
+    app.add_middleware(SecurityHeaders)  # added last, so outermost
     return app
 
 

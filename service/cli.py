@@ -1,8 +1,9 @@
-"""``srgnn serve``."""
+"""``srgnn serve`` and ``srgnn keys``."""
 
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import time
@@ -18,8 +19,9 @@ from fastapi import FastAPI
 from srgnn.cli import emit
 from srgnn.errors import ConfigError, StoreMisconfigured, StoreUnavailable
 
+from . import keys as key_file
+from .connections import BoundedHttp
 from .drain import DrainingServer
-from .overload import SheddingProtocol
 from .settings import PREFIX, Settings, load_settings
 from .telemetry import configure_logging
 
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+SPARE_FILES = 100
+"""What a process may have open beside its connections: libraries, the artifact, Redis."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,11 +53,39 @@ def serve(
     run_service(load_settings(artifact=artifact, redis_url=redis_url, host=host, port=port, workers=workers))
 
 
+@click.command()
+@click.option("--file", "path", required=True, envvar=f"{PREFIX}KEYS_FILE", type=click.Path(path_type=Path))
+@click.option("--name", help="Make a key for this client.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(key_file.SCOPES), help="May do this; repeatable.")
+@click.option("--revoke", help="Take this client's key away.")
+def keys(path: Path, name: str | None, scopes: tuple[str, ...], revoke: str | None) -> None:
+    """Make, revoke or list the API keys in a FILE for SRGNN_KEYS_FILE.
+
+    A new key is printed once and kept nowhere: the file holds its SHA-256. A running service looks at the file every
+    second. Scopes: read recommends and looks, click stores clicks and deletes sessions, admin may do everything.
+    """
+    if name and not scopes:
+        raise click.UsageError("--name needs --scope read, click or admin, or several of them")
+    if bool(name) == bool(revoke) and (name or scopes):
+        raise click.UsageError("give --name with --scope, or --revoke, or neither to list what there is")
+    if name:
+        emit({"name": name, "scopes": scopes, "key": key_file.make(path, name, scopes)})
+    elif revoke:
+        key_file.revoke(path, revoke)
+        emit({"revoked": revoke})
+    else:
+        entries = key_file.parse(key_file.read(path), path)
+        emit({"keys": [{"name": entry.name, "scopes": entry.scopes} for entry in entries]})
+
+
 def run_service(settings: Settings, recommender: "Recommender | None" = None) -> None:
     """Serve, and say at the end what was done; ``recommender`` takes the place of the settings' artifact."""
     configure_logging(settings.log_level)
     if recommender and settings.workers > 1:
         raise ConfigError(f"{PREFIX}WORKERS is {settings.workers}: several workers can only serve an artifact, use one")
+    allow_files(settings.max_connections + SPARE_FILES)
+    if settings.keys_file is None:
+        logger.warning("no keys: every program on this machine may do everything")
     with open_listener(settings) as listener:
         if settings.workers == 1:
             served, seconds = _serve_alone(settings, listener, recommender)
@@ -62,6 +94,21 @@ def run_service(settings: Settings, recommender: "Recommender | None" = None) ->
 
             served, seconds = Supervisor(settings, listener).run()
     emit({"served": served, "seconds": round(seconds, 3)})
+
+
+def allow_files(number: int) -> None:
+    """Raise the limit of open files, which workers inherit. Raises ConfigError where the system forbids that.
+
+    Past it no connection could be taken, but no artifact be opened and Redis not be reached either.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < number:
+        raise ConfigError(
+            f"{PREFIX}MAX_CONNECTIONS needs {number} open files, but this process may have {most}: lower it to "
+            f"{max(most - SPARE_FILES, 1)}, or raise the limit (ulimit -Hn)"
+        )
+    if allowed != resource.RLIM_INFINITY and allowed < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
 
 
 def _serve_alone(settings: Settings, listener: socket.socket, recommender: "Recommender | None") -> tuple[int, float]:
@@ -154,7 +201,8 @@ def run_server(
     """Serve until one of ``signals`` asks to stop; they may have waited until here, as may SIGHUP."""
     config = uvicorn.Config(
         app,
-        http=SheddingProtocol,
+        http=BoundedHttp,
+        proxy_headers=False,  # nobody here asks where a request came from
         ws="none",
         log_config=None,
         access_log=False,

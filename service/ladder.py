@@ -81,4 +81,5 @@ async def _predict(
 def store_failed(service: Service, operation: str, error: StoreUnavailable) -> None:
     """Make a failure of the store visible."""
     service.metrics.store_failures.labels(operation).inc()
-    logger.warning("session store unavailable", extra={"fields": {"operation": operation, "cause": str(error)}})
+    fields = {"operation": operation, "cause": str(error)}
+    logger.warning("session store unavailable", extra={"fields": fields, "kind": operation})

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import problem
+from .headers import HEADERS
 from .settings import PREFIX
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class SheddingProtocol(HttpToolsProtocol):
         if not self._reading and (self.cycle is None or self.cycle.response_complete):
             service: Service = self.app_state["live"].service
             load = service.load
-            if load.full and not service.drain.begun and is_whole(data):
+            # What a client does not take off the connection waits in this process: no more of it.
+            calm = not service.drain.begun and not self.flow.write_paused
+            if load.full and calm and is_whole(data):
                 load.refuse()
                 self.transport.write(_REFUSAL)
                 self._unset_keepalive_if_required()
@@ -130,7 +133,7 @@ def is_whole(data: bytes) -> bool:
 
 def _refusal_bytes() -> bytes:
     response = refusal()
-    headers = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    headers = b"".join(b"%b: %b\r\n" % header for header in (*response.raw_headers, *HEADERS))
     return b"HTTP/1.1 503 Service Unavailable\r\n" + headers + b"\r\n" + bytes(response.body)
 
 

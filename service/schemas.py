@@ -37,7 +37,8 @@ Degraded = Literal["store_unavailable", "queue_full", "deadline", "model_error"]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # A message may end in the log, and what was sent must not.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class ClickRequest(_Request):

@@ -3,6 +3,7 @@
 No setting changes what the model sees of a session: those rules belong to the artifact.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -41,6 +42,21 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Processes that answer on the one port, each within the limits below; several need redis_url.",
+    )
+
+    keys_file: Path | None = Field(
+        None,
+        description="File of API keys, made by `srgnn keys` and read again when it changes. Without one nobody needs a "
+        "key, and the service listens on loopback only.",
+    )
+    key_rate: float = Field(
+        0, ge=0, le=1_000_000, description="Requests a second that each key may send to each worker; 0 is no limit."
+    )
+    max_connections: int = Field(
+        1000, ge=1, le=1_000_000, description="Open connections of each worker; past that, new ones get a 503."
+    )
+    transfer_seconds: int = Field(
+        10, ge=1, le=3600, description="Longest a client may take to send a request, or to take its answer."
     )
 
     max_clicks: int = Field(
@@ -148,12 +164,26 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_HISTORIES is {self.max_histories}, above {PREFIX}QUEUE_SIZE, which is "
                 f"{self.queue_size}: such a request could never be taken; lower one or raise the other"
             )
+        if self.keys_file is None and not is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST is {self.host!r}, which others may reach, but {PREFIX}KEYS_FILE is not set: anybody "
+                "could read and write sessions. Make a key with: srgnn keys --file FILE --name NAME --scope click "
+                f"--scope read, and set {PREFIX}KEYS_FILE=FILE; or listen on this machine only: --host 127.0.0.1"
+            )
         if self.workers > 1 and self.redis_url is None:
             raise ValueError(
                 f"{PREFIX}WORKERS is {self.workers}, but {PREFIX}REDIS_URL is not set: each worker would keep sessions "
                 "of its own, and see only its share of their clicks; give --redis-url, or leave it at one worker"
             )
         return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(**overrides: Any) -> Settings:

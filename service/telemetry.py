@@ -82,11 +82,18 @@ class Metrics:
         self.replacements = Counter(
             "srgnn_worker_replacements", "Workers started in place of one that died.", registry=self.registry
         )
+        closed = Counter(
+            "srgnn_connections_closed",
+            "Connections closed on their client.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.served = 0
         # labels() takes longer than counting does. Their values are bounded, and so are these caches.
         self._requests = cache(self.requests.labels)
         self._seconds = cache(self.seconds.labels)
         self.answered = cache(self.answers.labels)
+        self.connections_closed = cache(closed.labels)
         self._gauge("srgnn_workers", "Worker processes.", "livesum").set(1)
         self.swaps = Counter("srgnn_model_swaps", "Attempts to swap the model.", ["result"], registry=self.registry)
         for result in ("swapped", "refused"):

@@ -17,6 +17,7 @@ COMMANDS = {
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),
     "index": ("srgnn.commands", "index a very large catalogue"),
     "serve": ("service.cli", "answer over HTTP"),
+    "keys": ("service.cli", "API keys of the service"),
     "export-clicks": ("service.clicklog.cli", "served clicks -> Parquet files to train on"),
     "replay": ("training.commands", "replay held-out sessions against a running service"),
     "inspect": ("srgnn.commands", "what is in an artifact"),

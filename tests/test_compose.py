@@ -5,6 +5,7 @@ deploy/smoke.sh runs it for real.
 
 import json
 import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.routing import APIRoute
 from opentelemetry.sdk import environment_variables
 from prometheus_client import Metric
 
+from service.keys import Keys
 from service.routes import router
 from service.settings import PREFIX, Settings
 from service.telemetry import Metrics
@@ -125,8 +127,8 @@ def test_every_published_port_is_on_loopback_unless_told_otherwise():
 
 
 def test_every_secret_is_required_and_has_no_default():
-    uses = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN)\w*)([^}]*)\}", TEXT)
-    assert {name for name, _ in uses} == {"REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+    uses = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN))\b([^}]*)\}", TEXT)
+    assert {name for name, _ in uses} == {"REDIS_PASSWORD", "GRAFANA_PASSWORD", "PROMETHEUS_KEY"}
     for name, rest in uses:
         assert rest.startswith(":?"), name
         assert f"\n{name}=\n" in EXAMPLE
@@ -173,7 +175,7 @@ def test_the_service_waits_for_redis_and_a_model():
             "redis": {"condition": "service_healthy"},
             "model": {"condition": "service_completed_successfully"},
         }
-        assert service["volumes"] == ["artifacts:/artifacts:ro"]
+        assert service["volumes"][0] == "artifacts:/artifacts:ro"
 
 
 def test_the_exporter_writes_where_trainings_read():
@@ -219,7 +221,8 @@ def test_training_on_a_gpu_reserves_one_and_has_a_cuda_torch():
 def test_every_variable_of_compose_is_explained_with_its_default():
     explained = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.M))
     used = re.findall(r"(?<!\$)\$\{(\w+)(?::?([-?])([^}]*))?\}", TEXT)
-    assert {name for name, _, _ in used} == set(explained)
+    for_people = {"CLIENT_KEY", "ADMIN_KEY"}  # compose needs them nowhere
+    assert {name for name, _, _ in used} | for_people == set(explained)
     for name, kind, default in used:
         if kind == "-" and default and default != "/dev/null":
             assert explained[name] == default, name
@@ -325,6 +328,59 @@ def test_the_dashboards_source_is_the_provisioned_one():
     [source] = yaml.safe_load(deploy("grafana/datasource.yml"))["datasources"]
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
     assert source["url"] == "http://prometheus:9090"
+
+
+def test_recommenders_read_the_hashes_of_the_keys_and_nothing_else_of_them():
+    for service in RECOMMENDERS.values():
+        [keys] = [volume for volume in service["volumes"] if not isinstance(volume, str)]
+        assert (keys["source"], keys["read_only"]) == ("${KEYS_FOLDER:-./keys}", True)
+        assert service["environment"]["SRGNN_KEYS_FILE"] == keys["target"] + "/service"
+        assert not [name for name in ("CLIENT_KEY", "ADMIN_KEY", "PROMETHEUS_KEY") if name in str(service)]
+
+
+def test_init_writes_secrets_for_their_owner_and_hashes_that_the_service_takes(tmp_path: Path):
+    def init() -> "subprocess.CompletedProcess[str]":
+        command = [str(ROOT / "deploy/init.sh"), str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert init().returncode == 0
+    secrets = dict(re.findall(r"^([A-Z]+_(?:PASSWORD|KEY))=(.*)$", (tmp_path / ".env").read_text(), re.M))
+    assert len(set(secrets.values())) == 5
+    assert all(re.fullmatch(r"(srgnn_)?[0-9a-f]{48,64}", secret) for secret in secrets.values())
+    keys = Keys(tmp_path / "keys/service")
+    for name, scopes in (
+        ("CLIENT", {"click", "read"}),
+        ("PROMETHEUS", {"read"}),
+        ("ADMIN", {"click", "read", "admin"}),
+    ):
+        grant = keys.find(secrets[f"{name}_KEY"].encode())
+        assert grant
+        assert grant.scopes == scopes
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "keys/service").stat().st_mode & 0o777 == 0o644, "another user reads it in its container"
+    assert not [secret for secret in secrets.values() if secret in (tmp_path / "keys/service").read_text()]
+    again = init()
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+def test_prometheus_brings_its_key_from_a_file_in_memory():
+    [job] = yaml.safe_load(deploy("prometheus.yml"))["scrape_configs"]
+    service = SERVICES["prometheus"]
+    shell, _, script, _ = service["entrypoint"]
+    assert shell == "/bin/sh"
+    assert f'umask 077 && printf %s "$$KEY" > {job["authorization"]["credentials_file"]} && unset KEY' in script
+    assert job["authorization"]["credentials_file"].startswith("/tmp/")
+    assert set(service["environment"]) == {"KEY"}
+
+
+def test_the_gateway_passes_on_nothing_for_operators():
+    conf = deploy("nginx.conf")
+    for location in ("= /metrics", "/admin/"):
+        assert f"location {location} {{ return 404; }}" in conf
+    seconds = Settings.model_fields["transfer_seconds"].default
+    for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
+        assert f"{name} {seconds}s;" in conf
 
 
 def test_prometheus_finds_every_recommender():

@@ -70,6 +70,33 @@ def test_no_room_is_called_utils(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
 
 
+CODE = sorted([*MODULES, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")])
+RUNS_WHAT_IT_READS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+EVALUATES = {"eval", "exec", "compile", "__import__"}
+
+
+def called(tree: ast.AST) -> list[tuple[str, dict[str, object]]]:
+    """Every call's name, as ``torch.load``, and its keywords as far as they are written down."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        (ast.unparse(call.func), {str(word.arg): getattr(word.value, "value", None) for word in call.keywords})
+        for call in calls
+    ]
+
+
+@pytest.mark.parametrize("path", CODE, ids=relative)
+def test_nothing_that_is_read_is_run(path):
+    """Models, corpora and checkpoints come from elsewhere: unpickling one would run what its author wrote."""
+    assert not imported(path) & RUNS_WHAT_IT_READS
+    for name, keywords in called(ast.parse(path.read_text(encoding="utf-8"))):
+        assert name not in EVALUATES
+        assert name not in ("pandas.read_pickle", "pd.read_pickle", "yaml.load", "torch.hub.load")
+        if name == "torch.load":
+            assert keywords.get("weights_only") is True
+        if name in ("np.load", "numpy.load", "np.save", "numpy.save"):
+            assert keywords.get("allow_pickle") is False
+
+
 IMPORT_TWICE = """
 import importlib, sys
 modules = sys.argv[1:]
@@ -128,6 +155,13 @@ def test_every_link_to_a_file_resolves(path):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
             assert (path.parent / target).exists(), target
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    assert len(named) > 10
+    for name in named:
+        assert list((ROOT / "tests").rglob(name)), name
 
 
 def readme() -> str:

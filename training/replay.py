@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 from urllib.parse import quote
 
 import httpx
@@ -119,6 +119,14 @@ def replay(
     targets = np.concatenate([session[1:] for session in sessions])
     session = np.repeat(chosen, [len(session) - 1 for session in sessions])
     return _collect(answers, vocabulary, session, targets, k, seconds)
+
+
+def read_key(file: TextIO) -> str:
+    """The API key that a file holds: an option would be seen in the list of processes. Raises InputError."""
+    words = file.read().split()
+    if len(words) != 1 or not words[0].isascii():
+        raise InputError(f"{file.name} holds {len(words)} words: expected one API key, as `srgnn keys` prints it")
+    return words[0]
 
 
 def check_alive(client: httpx.Client) -> None:

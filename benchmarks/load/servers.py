@@ -107,10 +107,11 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def batch_totals(url: str) -> tuple[float, float]:
+def batch_totals(url: str, key: str = "") -> tuple[float, float]:
     """Histories and forward passes so far, from /metrics; zeros where it does not say."""
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+        with urllib.request.urlopen(request, timeout=5) as answer:
             text = answer.read().decode()
     except (OSError, urllib.error.URLError):
         return 0.0, 0.0

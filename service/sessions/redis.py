@@ -169,9 +169,11 @@ class RedisSessionStore:
                     "Redis is there"
                 ) from error
             except (RedisError, OSError, UnicodeError) as error:
+                # What Redis does not know it repeats with its arguments: a session's id would be in the log.
+                cause = str(error).partition(", with args")[0] or type(error).__name__
                 kind = StoreUnavailable if isinstance(error, ResponseError) else StoreSilent
                 raise kind(
-                    f"session store {self._name} failed on {operation}: {str(error) or type(error).__name__}. "
+                    f"session store {self._name} failed on {operation}: {cause}. "
                     "Check that Redis runs there and can be reached"
                 ) from error
 

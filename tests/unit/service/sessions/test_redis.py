@@ -180,3 +180,10 @@ async def test_full_redis_is_store_unavailable(store: RedisSessionStore, redis_s
 )
 def test_urls_are_shown_without_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+async def test_an_error_that_repeats_the_call_is_told_without_it(store: RedisSessionStore) -> None:
+    """Redis says what an unknown command was called with, and that would be a session's id in the log."""
+    with pytest.raises(StoreUnavailable, match="NO-SUCH-COMMAND") as error:
+        await store._answer("append", store._redis.call("NO-SUCH-COMMAND", "secret-session", "secret-event"))
+    assert "secret" not in str(error.value)
