@@ -43,7 +43,7 @@ class Swapper:
         self.versions = versions
         self._next: Artifact | None = None
         self.frozen = False
-        """Whether what stays is not looked through for cycles (service.cli). Python could tell, but takes 0.1 s for it."""
+        """Whether what stays is not looked through for cycles (service.cli); asking Python itself takes 0.1 s."""
 
     async def prepare(self, path: Path) -> None:
         """Make an artifact ready beside the one that answers. Raises SRGNNError with what is wrong with it."""
