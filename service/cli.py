@@ -121,7 +121,8 @@ def _serve_alone(settings: Settings, listener: socket.socket, recommender: "Reco
         log_serving(settings, listener, recommender.version if recommender else str(settings.artifact))
         started = time.monotonic()
         swapper = app.state.swapper
-        run_server(app, settings, listener, on_hangup=swapper.look_again if swapper else None)
+        signals = (*STOP_SIGNALS, signal.SIGHUP)
+        run_server(app, settings, listener, signals=signals, on_hangup=swapper.look_again if swapper else None)
     return app.state.metrics.served, time.monotonic() - started
 
 
@@ -198,7 +199,7 @@ def run_server(
     signals: Sequence[signal.Signals] = STOP_SIGNALS,
     on_hangup: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until one of ``signals`` asks to stop; they may have waited until here, as may SIGHUP."""
+    """Serve until SIGTERM or Ctrl-C asks to stop; ``signals`` may have waited until here."""
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -220,10 +221,11 @@ def run_server(
     if on_hangup:
         hang_up = on_hangup
         previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: hang_up())
-        signals = [*signals, signal.SIGHUP]
     # What was made by now stays to the end. Looked through for cycles it would hold up requests for 0.2 s at a time.
     gc.collect()
     gc.freeze()
+    if app.state.swapper:
+        app.state.swapper.frozen = True
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     try:
         server.run(sockets=[listener])

@@ -16,7 +16,7 @@ def drain() -> Drain:
 
 
 def server(drain: Drain, seconds: int) -> DrainingServer:
-    return DrainingServer(uvicorn.Config(FastAPI()), drain, seconds)
+    return DrainingServer(uvicorn.Config(FastAPI(), log_config=None), drain, seconds)
 
 
 async def test_each_answer_closes_its_connection_once_draining(drain: Drain) -> None:
