@@ -118,13 +118,12 @@ class ClickFiles:
 
     def written(self, ids: Collection[StreamId]) -> set[StreamId]:
         """Those of the ids that some file holds already."""
-        if not ids:
+        candidates = list(self._between(min(ids), max(ids))) if ids else []
+        if not candidates:  # but after a kill
             return set()
         wanted = set(map(str, ids))
-        found: set[str] = set()
-        for file in self._between(min(ids), max(ids)):
-            found.update(wanted.intersection(file.read("stream_id")["stream_id"].to_pylist()))
-        return {StreamId.parse(name) for name in found}
+        found = [wanted.intersection(file.read("stream_id")["stream_id"].to_pylist()) for file in candidates]
+        return {StreamId.parse(name) for name in set().union(*found)}
 
     def events(self, clicks: Sequence[Entry]) -> set[tuple[str, str]]:
         """(session, event) of clicks of the same sessions, from ``LOOK_BACK_MS`` before the first of these on."""
