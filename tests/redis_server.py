@@ -1,10 +1,11 @@
-"""A real Redis for tests and benchmarks, on a free port, nothing on disk. Without one tests fail, they never skip."""
+"""A real Redis for tests and benchmarks, on a free port. Without one tests fail, they never skip."""
 
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 
 def free_port() -> int:
@@ -25,9 +26,16 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """Start, kill, hang and restart one Redis; the port stays the same, the data does not outlive a stop."""
+    """Start, kill, hang and restart one Redis; the port stays the same.
 
-    def __init__(self) -> None:
+    Its data outlives a stop only with a ``directory`` to write each command to, which ``appendfsync`` always or
+    everysec forces to the disk.
+    """
+
+    def __init__(self, directory: Path | None = None, appendfsync: str = "always") -> None:
+        self._persistence = {"appendonly": "no"}
+        if directory:
+            self._persistence = {"appendonly": "yes", "appendfsync": appendfsync, "dir": str(directory)}
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,7 +54,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", **self._persistence}
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self._process = subprocess.Popen(
             [redis_binary(), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
