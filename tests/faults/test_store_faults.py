@@ -15,6 +15,8 @@ from tests.redis_server import RedisServer
 from tests.tcp_proxy import FAULTS, HEALTHY, Proxy
 
 SECONDS = 0.6
+BEARABLE = {"latency", "byte by byte"}
+"""Redis still answers in time, at least mostly; under all other faults it does not."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,6 @@ def no_unexpected_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 def check_promises(figures: Figures) -> None:
     """Holds whatever the fault."""
-    print(figures)
     assert figures.clicks > 0
     assert figures.not_answered == 0
     assert not figures.broken
@@ -62,6 +63,7 @@ async def test_every_click_is_answered_stored_once_and_told_the_truth(
         url, items, fault, lambda: proxy.switch(FAULTS[fault]), lambda: proxy.switch(HEALTHY), seconds=SECONDS
     )
     check_promises(figures)
+    assert figures.degraded > 0 or fault in BEARABLE
 
 
 async def test_a_hung_redis_is_told_and_stores_each_click_once(
