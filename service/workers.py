@@ -236,11 +236,11 @@ def _work(settings: Settings, listener: socket.socket, pipe: "Connection", repla
 
 
 def _load(settings: Settings, pipe: "Connection", replaces_another: bool) -> FastAPI:
-    from srgnn import artifact
+    from srgnn.directory import resolve
 
     from .app import create_app
 
-    pipe.send(artifact.resolve(settings.artifact))
+    pipe.send(resolve(settings.artifact))
     app = create_app(settings.model_copy(update={"artifact": pipe.recv()}))
     if replaces_another:
         app.state.metrics.replacements.inc()
