@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from .errors import ArtifactError, ConfigError
 
 FORMAT = "srgnn-artifact"
@@ -116,8 +118,9 @@ def resolve(path: Path) -> Path:
             f"{path} holds neither manifest.json nor LATEST: give an artifact, or train one with `srgnn train`"
         )
     try:
-        return artifact_named(path, pointer.read_text(encoding="utf-8", errors="replace").strip())
-    except ArtifactError as error:
+        with pointer.open(encoding="utf-8", errors="replace") as stream:
+            return artifact_named(path, stream.read(200).strip())
+    except (ArtifactError, OSError) as error:
         raise ArtifactError(f"{pointer} names no artifact: {error}") from error
 
 
@@ -146,7 +149,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             "its own name"
         )
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = orjson.loads(file.read_bytes())  # bounded in depth, unlike json
     except ValueError as error:
         raise ArtifactError(f"{file} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -156,6 +159,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{file} is version {manifest.get('version')!r} and this srgnn reads versions "
             f"{', '.join(map(str, READABLE_VERSIONS))}: upgrade srgnn, or train the model again"
         )
+    try:
+        datetime.fromisoformat(manifest["created"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{file} does not say when it was created: {error!r}") from error
     return manifest
 
 
@@ -172,8 +179,11 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read: {error.strerror}; copy the artifact again") from error
 
 
 def _sync(path: Path) -> None:
