@@ -145,7 +145,9 @@ def test_a_length_beyond_the_file_is_refused_before_memory_is_asked_for(tmp_path
         ann.IVF.read(tmp_path / "index.faiss", np.ones(300, bool), 8)
 
 
-@pytest.mark.parametrize(("name", "value"), [("nprobe", 7), ("nprobe", 0), ("bbs", 64), ("implem", 99), ("M2", 10)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("nprobe", 7), ("nprobe", 0), ("bbs", 64), ("implem", 99), ("qbs2", 1 << 40)]
+)
 def test_an_index_that_cannot_be_searched_is_refused(tmp_path, name, value):
     matrix, servable, _ = make()
     index = built(matrix, servable)
