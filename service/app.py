@@ -15,7 +15,7 @@ from srgnn.recommender import Recommender
 from .errors import add_error_handlers
 from .express import Express
 from .inference import Batcher
-from .limits import BodyLimit
+from .limits import BodyLimit, document_limits
 from .routes import router
 from .sessions.memory import MemorySessionStore
 from .sessions.redis import RedisSessionStore
@@ -23,6 +23,16 @@ from .sessions.store import SessionStore
 from .settings import PREFIX, Settings
 from .state import Service, State
 from .telemetry import Metrics, Telemetry
+
+
+class _Application(FastAPI):
+    """FastAPI whose OpenAPI document tells the limits that are set."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Make the document on first use, which takes a while."""
+        if not self.openapi_schema:
+            document_limits(super().openapi(), self.state.settings)
+        return super().openapi()
 
 
 def create_app(
@@ -59,7 +69,7 @@ def create_app(
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
             yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics)}
 
-    app = FastAPI(
+    app = _Application(
         title="SRGNN",
         summary="Session-based recommendations: clicks in, the next items out.",
         version=__version__,
@@ -67,6 +77,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = metrics
+    app.state.settings = settings
     app.include_router(router)
     add_error_handlers(app)
     app.add_middleware(Express)

@@ -179,21 +179,7 @@ def _empty_index(faiss: Any, width: int, lists: int) -> Any:
     return index
 
 
-SHAPE = (
-    "d",
-    "metric_type",
-    "by_residual",
-    "code_size",
-    "M",
-    "nbits",
-    "ksub",
-    "M2",
-    "bbs",
-    "implem",
-    "qbs",
-    "qbs2",
-    "skip",
-)
+SHAPE = ("d", "metric_type", "by_residual", "code_size", "M", "M2", "nbits", "bbs", "implem", "qbs", "qbs2", "skip")
 """What faiss reads from a file and believes, though with other values than an index is built with it cannot search."""
 
 

@@ -141,7 +141,7 @@ def test_a_length_beyond_the_file_is_refused_before_memory_is_asked_for(tmp_path
     content = (tmp_path / "index.faiss").read_bytes()
     ids = content.index(struct.pack("<4q", 300, 0, 1, 2))  # their number, then they
     (tmp_path / "index.faiss").write_bytes(content[:ids] + struct.pack("<q", 1 << 27) + content[ids + 8 :])
-    with pytest.raises(ArtifactError, match="BlockInvertedLists.* size < "):
+    with pytest.raises(ArtifactError, match=r"BlockInvertedLists.* size < "):
         ann.IVF.read(tmp_path / "index.faiss", np.ones(300, bool), 8)
 
 
