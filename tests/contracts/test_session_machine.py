@@ -1,7 +1,9 @@
 """Sessions in any order of calls, through any worker, as time goes by: both stores against a few lines of Python."""
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import redis
@@ -79,9 +81,17 @@ class Sessions(RuleBasedStateMachine):
                 )
             ]
         return [
-            RedisSessionStore(url, max_clicks=MAX_CLICKS, idle_seconds=IDLE_SECONDS, timeout_seconds=10, max_waiting=10)
+            RedisSessionStore(
+                url, max_clicks=MAX_CLICKS, idle_seconds=IDLE_SECONDS, timeout_seconds=10, max_waiting=100
+            )
             for _ in range(WORKERS)
         ]
+
+    def at_once(self, calls: Iterable[Coroutine[Any, Any, Session]]) -> list[Session]:
+        async def together() -> list[Session]:
+            return await asyncio.gather(*calls)
+
+        return self.loop.run(together())
 
     @rule(worker=workers, session_id=session_ids, item=items)
     def click(self, worker: int, session_id: str, item: str) -> None:
@@ -95,28 +105,21 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(worker=workers, session_id=session_ids, number=st.sampled_from([REMEMBERED_CLICKS - 1, REMEMBERED_CLICKS]))
     def click_until_events_are_forgotten(self, worker: int, session_id: str, number: int) -> None:
-        for n in range(number):
-            self.click(worker, session_id, str(n))
+        """Through one worker, which keeps their order."""
+        answers = self.at_once(self.stores[worker].append(session_id, str(n)) for n in range(number))
+        assert answers == [self.model.append(session_id, str(n), None) for n in range(number)]
 
     @rule(session_id=session_ids, several=st.lists(workers, min_size=2, max_size=6))
     def click_at_once(self, session_id: str, several: list[int]) -> None:
         """In whatever order they came, all count, and each answer ends with its own click."""
-
-        async def race() -> list[Session]:
-            return await asyncio.gather(
-                *(self.stores[worker].append(session_id, f"r{n}") for n, worker in enumerate(several))
-            )
-
-        answers = self.loop.run(race())
+        answers = self.at_once(self.stores[worker].append(session_id, f"r{n}") for n, worker in enumerate(several))
         for n in sorted(range(len(several)), key=lambda n: answers[n].clicks):
             assert answers[n] == self.model.append(session_id, f"r{n}", None)
 
     @rule(session_id=session_ids, event=events, several=st.lists(workers, min_size=2, max_size=6))
     def click_once_by_many(self, session_id: str, event: str, several: list[int]) -> None:
-        async def race() -> list[Session]:
-            return await asyncio.gather(*(self.stores[worker].append(session_id, "same", event) for worker in several))
-
-        assert set(self.loop.run(race())) == {self.model.append(session_id, "same", event)}
+        answers = self.at_once(self.stores[worker].append(session_id, "same", event) for worker in several)
+        assert set(answers) == {self.model.append(session_id, "same", event)}
 
     @rule(worker=workers, session_id=session_ids)
     def forget(self, worker: int, session_id: str) -> None:
