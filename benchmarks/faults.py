@@ -190,14 +190,14 @@ class Trickle:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a fault cost, of the clicks that were due while it lasted."""
+    """What a fault cost, of the clicks that were due while it lasted; ``lost`` and ``broken`` of all."""
 
     fault: str
     clicks: int
     not_answered: int
     degraded: int
-    added_ms: dict[str, float]
-    """Time to answer beyond the median before the fault: p50, p99, max."""
+    added_ms: tuple[float, ...]
+    """Time to answer beyond the median before the fault, of each click."""
     recovery_seconds: float
     lost: int
     lost_seconds: float
@@ -236,17 +236,11 @@ async def measure(
     return Figures(
         fault,
         clicks=len(during),
-        not_answered=sum(not click.answered for click in trickle.clicks),
+        not_answered=sum(not click.answered for click in during),
         degraded=sum(click.degraded is not None for click in during),
-        added_ms=_percentiles([1000 * max(0.0, click.seconds - usual) for click in during]),
+        added_ms=tuple(1000 * max(0.0, click.seconds - usual) for click in during),
         recovery_seconds=round(recovery_seconds, 2),
         lost=len(trickle.lost),
         lost_seconds=round(max((began - (click.acknowledged or began) for click in trickle.lost), default=0.0), 2),
         broken=tuple(trickle.broken),
     )
-
-
-def _percentiles(values: list[float]) -> dict[str, float]:
-    values = sorted(values)
-    places = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    return {name: round(values[max(0, math.ceil(place * len(values)) - 1)], 1) for name, place in places.items()}

@@ -156,5 +156,5 @@ def url(request: pytest.FixtureRequest) -> str | None:
 def test_any_run_of_calls_gives_what_a_plain_list_gives(url: str | None) -> None:
     run_state_machine_as_test(
         lambda: Sessions(url),
-        settings=settings(max_examples=60, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=60, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
     )
