@@ -10,7 +10,7 @@ ARTIFACT ?= $(DEMO)/artifacts
 BIN    := $(VENV)/bin
 RECIPE := $(if $(CLICKS),default,demo)
 
-.PHONY: help install demo test check bench smoke audit sbom clean
+.PHONY: help install demo test check bench soak smoke audit sbom clean
 
 help:
 	@echo "make demo               simulate clicks, train, evaluate, serve on port $(PORT)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench              benchmarks, on what make demo left or CORPUS= and ARTIFACT=; each ends in one JSON line"
 	@echo "make audit              known vulnerabilities of the pinned packages; needs the internet"
 	@echo "make sbom               build/sbom.json: what the serve image installs, in CycloneDX"
+	@echo "make soak               ten minutes of faults under clicks, on the same artifact: what each costs, and memory"
 	@echo "make smoke              the containers, for real: build, start, break, replace, swap (docker or podman)"
 
 install: $(VENV)/.installed
@@ -56,6 +57,9 @@ bench: install
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.catalogue
 	$(BIN)/python -m benchmarks.load --corpus $(CORPUS) --artifact $(ARTIFACT) --rate 500 --rate 1000 --bulk
+
+soak: install
+	$(BIN)/python -m benchmarks.soak --artifact $(ARTIFACT) --seconds 600
 
 smoke:
 	deploy/smoke.sh

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -20,7 +20,7 @@ from .express import Express
 from .headers import SecurityHeaders
 from .inference import Batcher
 from .keys import Keys
-from .limits import BodyLimit
+from .limits import BodyLimit, document_limits
 from .member import Member
 from .overload import Load, Shedding
 from .quality import Quality
@@ -42,6 +42,16 @@ if TYPE_CHECKING:
 
 NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Of FastAPI's own: its spans hold the path, and so the session id."""
+
+
+class _Application(FastAPI):
+    """FastAPI whose OpenAPI document tells the limits that are set."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Make the document on first use, which takes a while."""
+        if not self.openapi_schema:
+            document_limits(super().openapi(), self.state.settings)
+        return super().openapi()
 
 
 def create_app(
@@ -99,7 +109,7 @@ def create_app(
                 await stack.enter_async_context(swapper)
             yield {"live": live, "swaps": swapper}
 
-    app = FastAPI(
+    app = _Application(
         title="SRGNN",
         summary="Session-based recommendations: clicks in, the next items out.",
         version=__version__,
@@ -109,6 +119,7 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.metrics, app.state.drain, app.state.swapper = metrics, live.service.drain, swapper
+    app.state.settings = settings
     app.include_router(router)
     add_docs(app, with_keys=keys is not None)
     add_error_handlers(app)

@@ -1,13 +1,14 @@
 """The bounds of a request that depend on the settings or the catalogue."""
 
 from collections.abc import Sized
+from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import Fault, RequestRefused, problem, shown
-from .settings import PREFIX
+from .settings import PREFIX, Settings
 
 
 def resolve_k(k: int | None, *, default: int, max_k: int, catalogue: int, place: str) -> int:
@@ -26,6 +27,19 @@ def check_size(values: Sized, limit: int, *, place: str, setting: str) -> None:
     if len(values) > limit:
         bound = f"the limit is {limit} ({PREFIX}{setting.upper()})"
         raise RequestRefused(Fault(place, shown(values), bound, f"send at most {limit}"))
+
+
+def document_limits(document: dict[str, Any], settings: Settings) -> None:
+    """Write into an OpenAPI document what the settings add to the schemas."""
+    schemas = document["components"]["schemas"]
+    click, bulk = (schemas[name]["properties"] for name in ("ClickRequest", "RecommendationsRequest"))
+    query = document["paths"]["/sessions/{session_id}/recommendations"]["get"]["parameters"]
+    for k in (click["k"], bulk["k"], *(parameter["schema"] for parameter in query if parameter["name"] == "k")):
+        k["anyOf"][0]["maximum"] = settings.max_k  # the other is null
+    for exclude in (click["exclude"], bulk["exclude"]):
+        exclude["maxItems"] = settings.max_exclude
+    bulk["histories"]["maxItems"] = settings.max_histories
+    bulk["histories"]["items"]["maxItems"] = settings.max_history_length
 
 
 class BodyLimit:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from srgnn.directory import NAME_PATTERN
@@ -13,6 +13,9 @@ SESSION_ID_PATTERN = r"^[A-Za-z0-9\-_~!$&'()*+,;=:@][A-Za-z0-9\-._~!$&'()*+,;=:@
 """1-128 of the characters that a URL's path segment holds unescaped (RFC 3986), not beginning with a dot."""
 
 EVENT_ID_PATTERN = r"^[\x21-\x7e]{1,128}$"
+
+ITEM_ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"
+"""Says to clients what :func:`srgnn.vocabulary.check_item_id` checks."""
 
 
 def _legal_item_id(item: str) -> str:
@@ -28,11 +31,21 @@ ItemId = Annotated[
     # The length is checked first and by pydantic itself, so that a huge id is refused cheaply.
     StringConstraints(min_length=1, max_length=MAX_ITEM_ID_LENGTH),
     AfterValidator(_legal_item_id),
+    Field(json_schema_extra={"pattern": ITEM_ID_PATTERN}),
 ]
 ItemIds = Annotated[list[ItemId], FailFast()]
 """Stops at its first error: a body of a million wrong ids must not make a million errors."""
 
 Source = Literal["model", "transitions", "popularity"]
+
+
+def _whole_number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+K = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
+"""JSON has one kind of number, so 5.0 is 5 (as it is to JSON Schema); "5" and true are not."""
+
 Degraded = Literal["store_unavailable", "queue_full", "deadline", "model_error"]
 
 
@@ -50,7 +63,7 @@ class ClickRequest(_Request):
         description="Makes a repeat harmless: the same event_id again changes nothing and gives the same "
         "answer. Remembered for the session's last 64 clicks.",
     )
-    k: int | None = Field(None, ge=1, description="How many items to recommend.")
+    k: K | None = Field(None, description="How many items to recommend.")
     exclude: ItemIds = Field([], description="Items that must not be recommended.")
     exclude_seen: bool = Field(False, description="Whether items of the session are left out as well.")
     history: ItemIds = Field(
@@ -87,7 +100,7 @@ class RecommendationsRequest(_Request):
     histories: Annotated[list[ItemIds], FailFast()] = Field(
         min_length=1, description="Item ids of each history, oldest click first; one may be empty."
     )
-    k: int | None = Field(None, ge=1, description="How many items to recommend for each.")
+    k: K | None = Field(None, description="How many items to recommend for each.")
     exclude: ItemIds = Field([], description="Items that must not be recommended to any.")
     exclude_seen: bool = Field(False, description="Whether a history's own items are left out as well.")
 

@@ -100,11 +100,16 @@ class IVF:
     def read(cls, file: Path, servable: npt.NDArray[np.bool_], width: int) -> "IVF":
         """The index of the items that are ``servable`` [V], of ``width`` d. Raises ArtifactError."""
         faiss = _faiss()
+        # Nothing in a file is longer than the file; faiss would take a damaged length at its word, up to 1 TB. The
+        # largest it asks for is a table of 16 floats for each of a centroid.
+        limit = 16 * file.stat().st_size
+        faiss.set_deserialization_vector_byte_limit(limit)
+        faiss.set_deserialization_loop_limit(limit)
         try:
             index = faiss.read_index(str(file))
-        except RuntimeError as error:
-            raise ArtifactError(f"{file} cannot be read: {str(error)[:200]}") from error
-        fits = isinstance(index, faiss.IndexIVFPQFastScan) and index.d == width and index.ntotal == servable.sum()
+        except (RuntimeError, MemoryError) as error:
+            raise ArtifactError(f"{file} cannot be read: {str(error)[:200] or type(error).__name__}") from error
+        fits = _is_built_here(faiss, index, width) and index.ntotal == servable.sum()
         if not fits or not np.array_equal(_holds(faiss, index, len(servable)), servable):
             raise ArtifactError(f"{file} is not of this catalogue: build it again with `srgnn index`")
         return cls(index)
@@ -172,6 +177,22 @@ def _empty_index(faiss: Any, width: int, lists: int) -> Any:
     for clustering in (index.cp, index.pq.cp):
         clustering.min_points_per_centroid = 1  # says nothing about small catalogues
     return index
+
+
+SHAPE = ("d", "metric_type", "by_residual", "code_size", "M", "M2", "nbits", "bbs", "implem", "qbs", "qbs2", "skip")
+"""What faiss reads from a file and believes, though with other values than an index is built with it cannot search."""
+
+
+def _is_built_here(faiss: Any, index: Any, width: int) -> bool:
+    """Whether :func:`build` makes such an index."""
+    if not isinstance(index, faiss.IndexIVFPQFastScan) or not 1 <= index.nprobe <= index.nlist <= index.ntotal:
+        return False
+    quantizer, expected = faiss.downcast_index(index.quantizer), _empty_index(faiss, width, index.nlist)
+    return (
+        isinstance(quantizer, faiss.IndexFlatIP)
+        and (quantizer.d, quantizer.ntotal) == (width, index.nlist)
+        and all(getattr(index, name) == getattr(expected, name) for name in SHAPE)
+    )
 
 
 def _holds(faiss: Any, index: Any, num_items: int) -> npt.NDArray[np.bool_]:

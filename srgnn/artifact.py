@@ -18,12 +18,13 @@ the embedding before it was normalised, and a scale for every item: each process
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -42,6 +43,8 @@ from .sequence import SessionRules
 from .vocabulary import Vocabulary
 
 FINITE_ROWS_AT_ONCE = 1 << 10
+MOST_CLICKS = 1 << 62
+"""Of all items together, so that no sum of them overflows."""
 PROBES = 16
 PROBE_TOLERANCE = 1e-4
 """Relative; float32 item vectors differ in the last bits from one kind of processor to the next."""
@@ -159,9 +162,20 @@ def load(path: Path | str, *, exact: bool = False) -> Artifact:
 
 def _configs(path: Path, manifest: dict[str, Any]) -> tuple[SRGNNConfig, SessionRules]:
     try:
-        return SRGNNConfig(**manifest["model"]), SessionRules(**manifest["rules"])
+        configs = SRGNNConfig(**manifest["model"]), SessionRules(**manifest["rules"])
+        for config in configs:
+            _check_types(config)
+        return configs
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{path / 'manifest.json'}: model or rules are not usable: {error}") from error
+
+
+def _check_types(config: SRGNNConfig | SessionRules) -> None:
+    """Raise TypeError where a value is not of its default's type; a float may be written as a whole number."""
+    for field in fields(config):
+        value, expected = getattr(config, field.name), type(field.default)
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise TypeError(f"{field.name} is {value!r}, expected {expected.__name__}")
 
 
 def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
@@ -222,6 +236,7 @@ def _read_fallback(path: Path, num_items: int) -> Fallback:
         and bool((np.diff(offsets) >= 0).all())
         and bool(((rows >= 0) & (rows < num_items)).all())
         and bool((clicks >= 0).all() and (counts > 0).all())
+        and max(clicks.sum(dtype=float), counts.sum(dtype=float)) < MOST_CLICKS
     )
     if not fits:
         raise ArtifactError(f"{file} does not fit a catalogue of {num_items} items: train or copy the artifact again")
@@ -289,7 +304,7 @@ def _check_probes(path: Path, recommender: Recommender) -> None:
     """Recompute every probe; an answer that differs means other numerics, other code or another model."""
     file = path / "probes.json"
     try:
-        probes = json.loads(file.read_text(encoding="utf-8"))
+        probes = orjson.loads(file.read_bytes())
         answers = recommender.recommend([probe["history"] for probe in probes], _probe_k(recommender))
         for i, (probe, answer) in enumerate(zip(probes, answers, strict=True)):
             same = probe["item_ids"] == answer.item_ids and probe["source"] == answer.source

@@ -28,11 +28,15 @@ def redis_binary() -> str:
 class RedisServer:
     """Start, kill, hang and restart one Redis; the port stays the same.
 
-    The data outlives a stop only in ``folder``, where every write is on the disk before it is answered.
+    Its data outlives a stop only with a ``directory`` to write each command to, which ``appendfsync`` always or
+    everysec forces to the disk.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path | None = None, appendfsync: str = "always") -> None:
+        self._persistence = {"appendonly": "no"}
+        if directory:
+            directory.mkdir(exist_ok=True)
+            self._persistence = {"appendonly": "yes", "appendfsync": appendfsync, "dir": str(directory)}
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,9 +55,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        options: dict[str, object] = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
-        if self.folder:
-            options |= {"dir": self.folder, "appendonly": "yes", "appendfsync": "always"}
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", **self._persistence}
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self._process = subprocess.Popen(
             [redis_binary(), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -109,13 +109,22 @@ def is_ready(url: str) -> bool:
 
 def batch_totals(url: str, key: str = "") -> tuple[float, float]:
     """Histories and forward passes so far, from /metrics; zeros where it does not say."""
+    text = _metrics(url, key)
+    return _sample(text, "srgnn_batch_size_sum"), _sample(text, "srgnn_batch_size_count")
+
+
+def workers(url: str) -> int:
+    """How many there are that have loaded the model, from /metrics; 0 where it does not say."""
+    return int(_sample(_metrics(url), "srgnn_workers"))
+
+
+def _metrics(url: str, key: str = "") -> str:
     try:
         request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
         with urllib.request.urlopen(request, timeout=5) as answer:
-            text = answer.read().decode()
+            return str(answer.read().decode())
     except (OSError, urllib.error.URLError):
-        return 0.0, 0.0
-    return _sample(text, "srgnn_batch_size_sum"), _sample(text, "srgnn_batch_size_count")
+        return ""
 
 
 def _sample(text: str, name: str) -> float:

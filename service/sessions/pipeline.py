@@ -103,6 +103,8 @@ class _Link:
                 tasks.create_task(self._receive())
         except* (RedisError, OSError, TimeoutError) as errors:
             cause = _first(errors)
+        except* RuntimeError as errors:  # uvloop's word for a connection that was closed just now
+            cause = ConnectionError(str(_first(errors)))
         finally:
             self._break(cause)
             await self._connection.disconnect(nowait=True)

@@ -68,7 +68,7 @@ REFUSED = {
         {"item_id": "100", "k": 0},
         {"item_id": "100", "k": 31},
         {"item_id": "100", "k": True},
-        {"item_id": "100", "k": 5.0},
+        {"item_id": "100", "k": 5.5},
         {"item_id": "100", "k": 10**30},
         {"item_id": "100", "exclude": ["1", "2", "3", "4"]},
         {"item_id": "100", "exclude": "101"},

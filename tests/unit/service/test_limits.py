@@ -5,8 +5,11 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
+from service.app import create_app
 from service.errors import RequestRefused, add_error_handlers
 from service.limits import BodyLimit, check_size, resolve_k
+from service.settings import load_settings
+from srgnn.recommender import Recommender
 
 
 def k_of(k: int | None, catalogue: int = 1000) -> int:
@@ -30,6 +33,21 @@ def test_k_past_the_limit_names_value_limit_and_setting() -> None:
 def test_k_past_the_catalogue_names_its_size() -> None:
     with pytest.raises(RequestRefused, match=r"body\.k is 8: the catalogue has 7 items.*from 1 to 7"):
         k_of(8, catalogue=7)
+
+
+def test_the_openapi_document_tells_the_limits(tiny_recommender: Recommender) -> None:
+    options = {"max_k": 30, "max_histories": 31, "max_history_length": 32, "max_exclude": 33}
+    document = create_app(load_settings(**options), recommender=tiny_recommender).openapi()
+    schemas = document["components"]["schemas"]
+    click, bulk = (schemas[name]["properties"] for name in ("ClickRequest", "RecommendationsRequest"))
+    [k] = [
+        parameter["schema"]
+        for parameter in document["paths"]["/sessions/{session_id}/recommendations"]["get"]["parameters"]
+        if parameter["name"] == "k"
+    ]
+    assert {click["k"]["anyOf"][0]["maximum"], bulk["k"]["anyOf"][0]["maximum"], k["anyOf"][0]["maximum"]} == {30}
+    assert (bulk["histories"]["maxItems"], bulk["histories"]["items"]["maxItems"]) == (31, 32)
+    assert {click["exclude"]["maxItems"], bulk["exclude"]["maxItems"]} == {33}
 
 
 def test_list_may_be_as_long_as_its_limit_and_no_longer() -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from service import schemas
 from service.schemas import (
     EVENT_ID_PATTERN,
+    ITEM_ID_PATTERN,
     SESSION_ID_PATTERN,
     ClickRequest,
     RecommendationsQuery,
@@ -50,16 +51,33 @@ def test_item_ids_are_legal_exactly_where_the_vocabulary_says_so(item: str) -> N
         assert ClickRequest(item_id=item).item_id == item
 
 
+def test_the_documented_pattern_of_an_item_id_is_what_the_vocabulary_checks() -> None:
+    def is_legal(item: str) -> bool:
+        try:
+            check_item_id(item)
+        except InputError:
+            return False
+        return True
+
+    characters = (chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000)  # JSON text holds no surrogates
+    for character in characters:
+        assert bool(re.search(ITEM_ID_PATTERN, f"a{character}b")) == is_legal(f"a{character}b")
+
+
 @pytest.mark.parametrize("model", [ClickRequest, RecommendationsRequest, RecommendationsQuery])
 def test_unknown_fields_are_refused(model: type[BaseModel]) -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
         model.model_validate({"item_id": "1", "histories": [[]], "other": 1})
 
 
-@pytest.mark.parametrize("value", ["5", 5.0, True, 0, -1])
+@pytest.mark.parametrize("value", ["5", 5.5, True, 0, -1, float("inf")])
 def test_k_is_a_whole_number_of_one_or_more(value: object) -> None:
     with pytest.raises(ValidationError):
         ClickRequest.model_validate({"item_id": "1", "k": value})
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert repr(ClickRequest.model_validate_json('{"item_id": "1", "k": 5.0}').k) == "5"
 
 
 def test_k_in_a_query_is_text() -> None:

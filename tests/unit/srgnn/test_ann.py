@@ -1,4 +1,5 @@
 import builtins
+import struct
 
 import numpy as np
 import pytest
@@ -132,6 +133,28 @@ def test_a_file_that_is_no_index_is_refused(tmp_path):
     (tmp_path / "index.faiss").write_bytes(b"something else")
     with pytest.raises(ArtifactError, match="cannot be read"):
         ann.IVF.read(tmp_path / "index.faiss", np.ones(3, bool), 8)
+
+
+def test_a_length_beyond_the_file_is_refused_before_memory_is_asked_for(tmp_path):
+    matrix, servable, _ = make()
+    built(matrix, torch.ones_like(servable), lists=1).write(tmp_path / "index.faiss")
+    content = (tmp_path / "index.faiss").read_bytes()
+    ids = content.index(struct.pack("<4q", 300, 0, 1, 2))  # their number, then they
+    (tmp_path / "index.faiss").write_bytes(content[:ids] + struct.pack("<q", 1 << 27) + content[ids + 8 :])
+    with pytest.raises(ArtifactError, match=r"BlockInvertedLists.* size < "):
+        ann.IVF.read(tmp_path / "index.faiss", np.ones(300, bool), 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("nprobe", 7), ("nprobe", 0), ("bbs", 64), ("implem", 99), ("qbs2", 1 << 40)]
+)
+def test_an_index_that_cannot_be_searched_is_refused(tmp_path, name, value):
+    matrix, servable, _ = make()
+    index = built(matrix, servable)
+    setattr(index._index, name, value)
+    index.write(tmp_path / "index.faiss")
+    with pytest.raises(ArtifactError, match=r"index\.faiss"):
+        ann.IVF.read(tmp_path / "index.faiss", servable.numpy(), 8)
 
 
 def test_lists_are_the_square_root_of_the_items():

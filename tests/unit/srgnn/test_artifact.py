@@ -166,11 +166,14 @@ def test_a_newer_format_says_upgrade(folder):
         ),
         (rewritten("fallback.safetensors", clicks=torch.ones(40)), "expected int64 vectors"),
         (rewritten("fallback.safetensors", next_rows=torch.full((39,), 40)), "does not fit"),
+        (rewritten("fallback.safetensors", clicks=torch.full((40,), 1 << 58)), "does not fit"),
+        (rewritten("fallback.safetensors", next_clicks=torch.full((39,), 1 << 58)), "does not fit"),
         (lambda path: (path / "vocabulary.txt").write_text("a\n"), "has 1 ids, the manifest says 40"),
         (lambda path: (path / "vocabulary.txt").write_text("a\na\n"), "'a' twice"),
         (lambda path: (path / "probes.json").write_text("[]"), "holds no probes"),
         (lambda path: (path / "probes.json").write_text("{"), "probes.json is not usable"),
         (lambda path: (path / "probes.json").write_text('[{"history": 3}]'), "probes.json is not usable"),
+        (lambda path: (path / "probes.json").write_text("[" * 100_000), "probes.json is not usable"),
         (lambda path: (path / "model.safetensors").write_bytes(b"x"), "model.safetensors cannot be read"),
     ],
 )
@@ -196,9 +199,16 @@ def test_a_model_that_answers_otherwise_than_its_probes_is_refused(folder):
     [
         {"model": {"hidden_size": 0}},
         {"model": {"unheard_of": 1}},
+        {"model": {"hidden_size": 8.0}},
+        {"model": {"steps": 1.5}},
+        {"model": {"hybrid": 1}},
+        {"model": {"scale": "16"}},
+        {"rules": {"max_length": 8.5}},
         {"rules": {}, "model": None},
         {"files": {}},
         {"format": "x"},
+        {"created": "yesterday"},
+        {"created": None},
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(folder, changes):

@@ -66,5 +66,6 @@ def test_usage_counts_this_process():
     assert usage.memory_mb()["me"] > 10
 
 
-def test_a_service_without_metrics_has_no_batches():
+def test_a_service_without_metrics_has_no_batches_and_no_workers():
     assert servers.batch_totals("http://127.0.0.1:1") == (0, 0)
+    assert servers.workers("http://127.0.0.1:1") == 0

@@ -1,11 +1,13 @@
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from redis.asyncio import ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from service.sessions.pipeline import Pipeline
 from tests.redis_server import RedisServer, free_port
@@ -124,6 +126,26 @@ async def test_an_answer_nobody_asked_for_breaks_the_connection(caplog: pytest.L
             assert await pipeline.call("PING") == b"OK"
             await asyncio.sleep(0.02)  # the answer too many comes, and the next call finds a new connection
         await pipeline.aclose()
+    assert not caplog.records
+
+
+def test_a_connection_closed_before_the_call_is_an_error_of_the_call_also_on_uvloop(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvloop raises RuntimeError where asyncio raises ConnectionError; an error nobody expects ends up in the log."""
+
+    async def call_over_a_closed_one() -> None:
+        pool = ConnectionPool.from_url(redis_url, protocol=2, socket_timeout=None)
+        connection = pool.make_connection()
+        pipeline = Pipeline(lambda: connection, timeout_seconds=TIMEOUT_SECONDS, max_waiting=10)
+        assert await pipeline.call("PING") == b"PONG"
+        connection._writer.transport.abort()
+        with pytest.raises((RedisError, OSError)):
+            await pipeline.call("PING")
+        await pipeline.aclose()
+        gc.collect()
+
+    uvloop.run(call_over_a_closed_one())
     assert not caplog.records
 
 
