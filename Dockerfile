@@ -100,5 +100,5 @@ EXPOSE 8000
 # The script becomes the server (exec): process 1 is what listens, and the signal reaches it.
 STOPSIGNAL SIGTERM
 CMD ["serve"]
-# Not /readyz: that asks Redis too, and a replica that answers without Redis must not be taken for a broken one.
+# Not /readyz: a replica that finishes its work before it stops must not be taken for a broken one.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["answers", "8000", "/livez"]

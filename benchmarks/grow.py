@@ -31,8 +31,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from srgnn.artifact import Artifact, load, publish, write_probes
+from srgnn.artifact import Artifact, load, write_probes
 from srgnn.catalogue import Catalogue
+from srgnn.directory import publish
 from srgnn.errors import InputError, SRGNNError
 from srgnn.fallback import Fallback
 from srgnn.progress import progress

@@ -54,10 +54,11 @@ redis() { inside "$(of redis)" sh -c 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli 
 model_at() { ask --fail-with-body "$1/model" | json 'it["model"]'; }
 latest() { inside "$(of srgnn)" cat /artifacts/LATEST; }
 
+has_store() { curl -sf "$1/readyz" | grep '"store":"ok"'; }
 replicas_ready() {
     local id
     [ "$(of replica | wc -l)" = "$1" ] || return 1
-    for id in $(of replica); do inside "$id" answers 8000 /readyz || return 1; done
+    for id in $(of replica); do inside "$id" answers 8000 /readyz '"store":"ok"' || return 1; done
 }
 
 # within SECONDS WHAT COMMAND...: until the command succeeds
@@ -130,7 +131,7 @@ label='{{index .Config.Labels "org.opencontainers.image.version"}}'
 # --- up ---------------------------------------------------------------------------------------------------------------
 start=$SECONDS
 compose "${UP[@]}" || missed "compose up"
-within 600 "ready" curl -sf "$SERVICE/readyz"
+within 600 "ready" has_store "$SERVICE"
 ok "up and ready $((SECONDS - start)) s after 'up', the demo model trained on the way: $(model_at "$SERVICE")"
 inside "$(of srgnn)" sh -c 'cat "/artifacts/$(cat /artifacts/LATEST)/vocabulary.txt"' | sed -n 1,400p > "$WORK/items"
 FIRST_ITEM=$(head -n 1 "$WORK/items")
@@ -182,7 +183,7 @@ ok "both health checks succeed; redis evicts by volatile-ttl"
 before=$(ask "$SERVICE/sessions/visitor")
 "$ENGINE" restart -t 10 "$(of redis)" >/dev/null 2>&1
 start=$SECONDS
-within 60 "ready after redis restarted" curl -sf "$SERVICE/readyz"
+within 60 "ready after redis restarted" has_store "$SERVICE"
 recovery=$((SECONDS - start))
 [ "$(ask "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis restarted: was $before"
 sleep 1.5
@@ -193,7 +194,7 @@ found=$(json 'it["degraded"] in (None, "store_unavailable")' <<< "$answer")
 [ "$found" = True ] || missed "a click while redis is away: $answer"
 sleep 1
 "$ENGINE" start "$redis" >/dev/null 2>&1 # podman has it back by itself, docker takes a kill for a stop
-within 60 "ready after redis was killed" curl -sf "$SERVICE/readyz"
+within 60 "ready after redis was killed" has_store "$SERVICE"
 [ "$(ask "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis was killed: was $before"
 ok "the session survives a restart of redis (ready $recovery s later), and its kill -9 a second after the last click"
 
@@ -202,12 +203,12 @@ id=$(of srgnn)
 inside "$id" sh -c 'kill -TERM 1'
 served() { "$ENGINE" logs "$id" 2>/dev/null | grep '"served"' >/dev/null; }
 within 12 "the service ends at SIGTERM" served
-within 60 "the service is started again" curl -sf "$SERVICE/readyz"
+within 60 "the service is started again" has_store "$SERVICE"
 ok "the service ends in order at SIGTERM, and is started again"
 
 # --- replicas behind nginx --------------------------------------------------------------------------------------------
 compose --profile scale "${UP[@]}" || missed "compose --profile scale up"
-within 120 "nginx answers" curl -sf "$GATEWAY/readyz"
+within 120 "nginx answers" has_store "$GATEWAY"
 within 120 "two replicas" replicas_ready 2
 inside "$(of nginx)" bash /usr/local/bin/answers 8080 /healthz || missed "health check of nginx"
 for path in /metrics /admin/model; do
@@ -237,18 +238,23 @@ within 120 "the replacement" replicas_ready 2
 load_end "a replica killed (SIGKILL) and replaced under load"
 
 # --- a newly trained model --------------------------------------------------------------------------------------------
+all_serve() {
+    for id in $(of srgnn) $(of replica); do
+        [ "$(asked "$id" /model | json 'it["model"]')" = "$1" ] || return 1
+    done
+}
 old=$(model_at "$GATEWAY")
 load_start
 SET="$SMALL --set training.seed=2" compose --profile train run --rm train || missed "training a second model"
 new=$(latest)
 [ "$new" != "$old" ] || missed "a second model: LATEST is still $old"
-[ "$(model_at "$GATEWAY")" = "$old" ] || missed "the old model answers until it is replaced"
+within 60 "every recommender swaps to $new" all_serve "$new"
+load_end "trained, and all three recommenders swapped to the new model, under load"
+load_start
 deploy/roll.sh -p "$PROJECT" --env-file "$WORK/.env" 2>> "$WORK/compose.log" || missed "deploy/roll.sh"
-load_end "trained and swapped to a new model under load"
-for id in $(of srgnn) $(of replica); do
-    [ "$(asked "$id" /model | json 'it["model"]')" = "$new" ] || missed "$id serves another model than $new"
-done
-within 60 "every recommender knows the session after the swap" everyone_knows
+load_end "every recommender replaced by a new container under load"
+all_serve "$new" || missed "a new container serves another model than $new"
+within 60 "every recommender knows the session after all that" everyone_knows
 ok "all three recommenders serve $new instead of $old, and still know the session"
 
 # --- monitoring -------------------------------------------------------------------------------------------------------

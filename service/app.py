@@ -4,24 +4,24 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from srgnn import __version__, artifact
-from srgnn.errors import ConfigError
+from srgnn import __version__
 from srgnn.recommender import Recommender
 
 from .access import Access
 from .docs import add_docs
+from .drain import CloseConnections
 from .errors import add_error_handlers
 from .express import Express
 from .headers import SecurityHeaders
 from .inference import Batcher
 from .keys import Keys
 from .limits import BodyLimit
+from .member import Member
 from .overload import Load, Shedding
 from .quality import Quality
 from .routes import router
@@ -29,10 +29,13 @@ from .sessions.breaker import Breaker
 from .sessions.memory import MemorySessionStore
 from .sessions.redis import RedisSessionStore
 from .sessions.store import SessionStore
-from .settings import PREFIX, Settings
-from .state import Service, State
-from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry, log_fields
+from .settings import Settings
+from .state import Live, Service, State
+from .swap import Alone, check_keeps_enough, load
+from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry
 from .tracing import Traces, start_tracing, stop_tracing
+from .versions import Versions
+from .worker import Link
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
@@ -42,39 +45,49 @@ NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": F
 
 
 def create_app(
-    settings: Settings, *, store: SessionStore | None = None, recommender: Recommender | None = None
+    settings: Settings,
+    *,
+    store: SessionStore | None = None,
+    recommender: Recommender | None = None,
+    link: Link | None = None,
 ) -> FastAPI:
     """The service. ``store`` and ``recommender`` replace those the settings name; a store given is left open.
+
+    ``link`` ties one of several workers to its parent, which chooses the artifact.
 
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
     the settings and the model do not fit together, the keys cannot be read, or traces are asked for that cannot be had.
     """
-    manifest: dict[str, Any] | None = None
+    versions: Versions | None = None
+    created = manifest = None
     if recommender is None:
-        loaded = artifact.load(settings.artifact)
-        recommender, manifest = loaded.recommender, loaded.manifest
-    _check_keeps_enough(settings, recommender)
+        versions = link.versions if link else Versions(settings.artifact)
+        loaded = load(settings, versions.current)
+        recommender, manifest, created = loaded.recommender, loaded.manifest, loaded.created
+    else:
+        check_keeps_enough(settings, recommender)
     keys = Keys(settings.keys_file, settings.key_rate) if settings.keys_file else None
-    created = manifest and datetime.fromisoformat(manifest["created"])
-    metrics = Metrics(recommender.version, created=created or None)
-    load = Load(settings.max_under_way, metrics.refused)
+    metrics = Metrics(recommender.version, created=created)
+    batcher = Batcher(
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+        torch_threads=settings.torch_threads,
+        observe_batch=metrics.batch_size.observe,
+    )
+    live_store = make_store(settings, metrics.store_opened) if store is None else store
     quality = Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None)
-    log_fields["model"] = recommender.version
+    busy = Load(settings.max_under_way, metrics.refused)
+    previous = versions.previous.name if versions and versions.previous else None
+    live = Live(Service(settings, live_store, recommender, manifest, batcher, metrics, quality, busy, previous))
+    swapper = _swapper(live, versions, link)
     tracing = start_tracing()
 
+    # It lives as long as the application, so it must not hold the first model.
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             if tracing:
                 stack.push_async_callback(stop_tracing, tracing)  # first in, so last out
-            batcher = Batcher(
-                recommender,
-                queue_size=settings.queue_size,
-                max_batch=settings.max_batch,
-                torch_threads=settings.torch_threads,
-                observe_batch=metrics.batch_size.observe,
-            )
-            live_store = make_store(settings, metrics.store_opened) if store is None else store
             if store is None:
                 stack.push_async_callback(live_store.aclose)
             await stack.enter_async_context(batcher)
@@ -82,7 +95,9 @@ def create_app(
                 stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
             if keys is not None:
                 stack.callback(asyncio.create_task(keys.follow()).cancel)
-            yield {"service": Service(settings, live_store, recommender, manifest, batcher, metrics, quality, load)}
+            if swapper:
+                await stack.enter_async_context(swapper)
+            yield {"live": live, "swaps": swapper}
 
     app = FastAPI(
         title="SRGNN",
@@ -93,17 +108,18 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         telemetry=NO_TELEMETRY,
     )
-    app.state.metrics = metrics
+    app.state.metrics, app.state.drain, app.state.swapper = metrics, live.service.drain, swapper
     app.include_router(router)
     add_docs(app, with_keys=keys is not None)
     add_error_handlers(app)
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, keys=keys)
+    app.add_middleware(CloseConnections, drain=live.service.drain)
     app.add_middleware(Telemetry, metrics=metrics)  # around all that answers
     if tracing:
         app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
-    app.add_middleware(Shedding, load=load)
+    app.add_middleware(Shedding, load=busy)
     app.add_middleware(SecurityHeaders)  # added last, so outermost
     return app
 
@@ -138,11 +154,7 @@ async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:
         await asyncio.sleep(1)
 
 
-def _check_keeps_enough(settings: Settings, recommender: Recommender) -> None:
-    """Fewer stored clicks than the model looks at would change its input, which no setting may."""
-    needed = recommender.rules.max_length
-    if settings.max_clicks < needed:
-        raise ConfigError(
-            f"{PREFIX}MAX_CLICKS is {settings.max_clicks}, but model {recommender.version} looks at the last "
-            f"{needed} clicks of a session: set it to {needed} or more"
-        )
+def _swapper(live: Live, versions: Versions | None, link: Link | None) -> Alone | Member | None:
+    if versions is None:
+        return None
+    return Member(live, link) if link else Alone(live, versions)

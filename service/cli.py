@@ -7,6 +7,8 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from srgnn.cli import emit
-from srgnn.errors import ConfigError, StoreUnavailable
+from srgnn.errors import ConfigError, StoreMisconfigured, StoreUnavailable
 
 from . import keys as key_file
 from .connections import BoundedHttp
+from .drain import DrainingServer
 from .settings import PREFIX, Settings, load_settings
 from .telemetry import configure_logging
 
@@ -110,12 +113,24 @@ def _serve_alone(settings: Settings, listener: socket.socket, recommender: "Reco
     """Serve in this process; the number of requests answered, and the seconds that took."""
     from .app import create_app  # brings torch: not for --help, nor before wrong settings are told
 
-    app = create_app(settings, recommender=recommender)
-    asyncio.run(check_store(settings))
-    log_serving(settings, listener, recommender.version if recommender else str(settings.artifact))
-    started = time.monotonic()
-    run_server(app, settings, listener)
+    with _held(signal.SIGHUP):  # it would end this process, while there is no model yet to be swapped
+        app = create_app(settings, recommender=recommender)
+        asyncio.run(check_store(settings))
+        log_serving(settings, listener, recommender.version if recommender else str(settings.artifact))
+        started = time.monotonic()
+        swapper = app.state.swapper
+        run_server(app, settings, listener, on_hangup=swapper.look_again if swapper else None)
     return app.state.metrics.served, time.monotonic() - started
+
+
+@contextmanager
+def _held(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait until :func:`run_server` can handle it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def log_serving(settings: Settings, listener: socket.socket, artifact: str) -> None:
@@ -155,23 +170,35 @@ def start_listening(settings: Settings, listener: socket.socket) -> None:
 
 
 async def check_store(settings: Settings) -> None:
-    """Raise StoreUnavailable where the store does not answer at the start: most likely the URL is wrong.
+    """Raise StoreMisconfigured where the store refuses us: time will not mend that.
 
-    Later failures are not fatal, the service then answers without the store.
+    Of a store that does not answer, the log tells: when it comes back, it is used.
     """
     from .app import make_store
 
     store = make_store(settings)
     try:
         await store.ping()
+    except StoreMisconfigured as error:
+        raise StoreMisconfigured(f"{error}; or leave out --redis-url to keep sessions in this process") from error
     except StoreUnavailable as error:
-        raise StoreUnavailable(f"{error}; or leave out --redis-url to keep sessions in this process") from error
+        logger.error(
+            "serving WITHOUT the session store: until it answers, clicks are lost and each one is answered by itself",
+            extra={"fields": {"cause": str(error)}},
+        )
     finally:
         await store.aclose()
 
 
-def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
-    """Serve until a signal asks to stop."""
+def run_server(
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    signals: Sequence[signal.Signals] = STOP_SIGNALS,
+    on_hangup: Callable[[], None] | None = None,
+) -> None:
+    """Serve until one of ``signals`` asks to stop; they may have waited until here, as may SIGHUP."""
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -185,18 +212,19 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> Non
     )
     # Here, because uvloop hides the error of one that was bound to the same port and came second.
     start_listening(settings, listener)
-    server = uvicorn.Server(config)
+    server = DrainingServer(config, app.state.drain, settings.drain_seconds)
 
-    def stop(number: int, frame: object) -> None:
-        server.should_exit = True
-
-    # uvicorn raises the signal again when it has stopped; under Python's own handlers that would kill this
-    # process before its last line is out.
-    previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    # uvicorn takes signals only while it serves, and raises them again when it has stopped; under Python's own
+    # handlers that would kill this process before its last line is out.
+    previous = {number: signal.signal(number, server.handle_exit) for number in STOP_SIGNALS}
+    if on_hangup:
+        hang_up = on_hangup
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: hang_up())
+        signals = [*signals, signal.SIGHUP]
     # What was made by now stays to the end. Looked through for cycles it would hold up requests for 0.2 s at a time.
     gc.collect()
     gc.freeze()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a worker's wait until here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     try:
         server.run(sockets=[listener])
     finally:

@@ -78,7 +78,7 @@ class BoundedHttp(SheddingProtocol):
 
     @property
     def _service(self) -> "Service":
-        return cast("Service", self.app_state["service"])
+        return cast("Service", self.app_state["live"].service)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room for it."""

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from srgnn.errors import InputError, StoreUnavailable
 
-from .schemas import ClickRequest, RecommendationsQuery, RecommendationsRequest
+from .schemas import ClickRequest, RecommendationsQuery, RecommendationsRequest, SwapRequest
 from .sessions.store import TooManyClicks
 from .settings import PREFIX
 
@@ -187,7 +187,11 @@ def _remedy(error: Mapping[str, Any]) -> str:
 
 
 FIELDS = sorted(
-    {name for model in (ClickRequest, RecommendationsRequest, RecommendationsQuery) for name in model.model_fields}
+    {
+        name
+        for model in (ClickRequest, RecommendationsRequest, RecommendationsQuery, SwapRequest)
+        for name in model.model_fields
+    }
 )
 PROBLEMS = {
     "extra_forbidden": "no such field here",
@@ -205,6 +209,7 @@ REMEDIES = {
     "session_id": "use 1 to 128 letters, digits and -._~!$&'()*+,;=:@, not beginning with a dot",
     "event_id": "use 1 to 128 printable ASCII characters without spaces, for example a UUID",
     "item_id": "use 1 to 256 characters without control characters or line breaks",
+    "artifact": "send the name of a directory beside LATEST, not a path",
     "histories": 'send at least one history, for example [["42", "17"]]; a history itself may be empty',
     "item_id_invalid": "use 1 to 256 characters without control characters or line breaks",
 }

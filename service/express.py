@@ -55,7 +55,9 @@ class Express:
         scope["route"] = way.route  # as FastAPI does, for the metrics' labels
         try:
             request = way.schema.model_validate_json(b"".join(message.get("body", b"") for message in messages))
-            response = await way.route.endpoint(**match.groupdict(), request=request, service=scope["state"]["service"])
+            response = await way.route.endpoint(
+                **match.groupdict(), request=request, service=scope["state"]["live"].service
+            )
         except (ValidationError, RequestRefused):
             return await self.app(scope, _again(messages, receive), send)
         except TooManyClicks as error:

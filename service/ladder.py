@@ -53,11 +53,12 @@ async def predict(
     service: Service, queries: Sequence[Query], deadline_ms: int
 ) -> tuple[list[Prediction], Degraded | None]:
     """Answer all queries by the model, or all without it."""
+    recommender = service.recommender
     with span("model") as part:
         predictions, degraded = await _predict(service, queries, deadline_ms)
         if part:
             sources = {one.recommendation.source for one in predictions}
-            part.set_attribute("srgnn.model", service.recommender.version)
+            part.set_attribute("srgnn.model", recommender.version)
             part.set_attribute("srgnn.histories", len(queries))
             part.set_attribute("srgnn.batch_size", predictions[0].batch_size)
             part.set_attribute("srgnn.source", ",".join(sorted(sources)))
@@ -68,11 +69,11 @@ async def predict(
 async def _predict(
     service: Service, queries: Sequence[Query], deadline_ms: int
 ) -> tuple[list[Prediction], Degraded | None]:
+    recommender = service.recommender
     try:
-        return await service.batcher.predict(queries, deadline_seconds=deadline_ms / 1000), None
+        return await service.batcher.predict(recommender, queries, deadline_seconds=deadline_ms / 1000), None
     except NotInferred as error:
         logger.warning("answered without the model", extra={"fields": {"reason": error.reason}, "kind": error.reason})
-        recommender = service.recommender
         answers = [recommender.fall_back(query.history, query.k, query.excluded) for query in queries]
         return [Prediction(answer) for answer in answers], error.reason
 

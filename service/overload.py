@@ -10,7 +10,7 @@ goes through :class:`Shedding`.
 import logging
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .errors import problem
 from .headers import HEADERS
 from .settings import PREFIX
+
+if TYPE_CHECKING:
+    from .state import Service
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +92,11 @@ class SheddingProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         if not self._reading and (self.cycle is None or self.cycle.response_complete):
-            load: Load = self.app_state["service"].load
+            service: Service = self.app_state["live"].service
+            load = service.load
             # What a client does not take off the connection waits in this process: no more of it.
-            if load.full and not self.flow.write_paused and is_whole(data):
+            room = not self.flow.write_paused
+            if load.full and room and not service.drain.begun and is_whole(data):
                 load.refuse()
                 self.transport.write(_REFUSAL)
                 self._unset_keepalive_if_required()

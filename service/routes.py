@@ -10,22 +10,26 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from srgnn.errors import StoreUnavailable
 
 from . import inference, ladder
-from .errors import PROBLEM_JSON
+from .errors import PROBLEM_JSON, Fault, RequestRefused, problem
 from .limits import check_size, resolve_k
 from .schemas import (
     SESSION_ID_PATTERN,
     ClickRequest,
     Degraded,
-    Health,
+    Liveness,
     ModelInfo,
     Problem,
+    Readiness,
     RecommendationsAnswer,
     RecommendationsQuery,
     RecommendationsRequest,
     SessionAnswer,
     SessionHistory,
+    SwapAnswer,
+    SwapRequest,
 )
-from .state import Service, ServiceDependency
+from .state import Service, ServiceDependency, SwapsDependency
+from .versions import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -126,26 +130,43 @@ async def model(service: ServiceDependency) -> Response:
             "items": len(recommender.vocabulary),
             "max_length": recommender.rules.max_length,
             "search": recommender.scorer.search,
+            "previous": service.previous,
             "manifest": service.manifest,
         }
     )
 
 
-@router.get("/livez", response_model=Health, tags=["operations"])
+@router.post("/admin/model", response_model=SwapAnswer, tags=["operations"])
+async def swap_model(request: SwapRequest, swaps: SwapsDependency) -> Response:
+    """Swap the model for another, which is loaded and checked first; where it is refused, the old one goes on."""
+    if request.artifact and request.rollback:
+        raise RequestRefused(Fault("body.rollback", "true", "artifact is given as well", "send one of the two"))
+    if swaps is None:
+        return problem(409, "This service was started with a model that is no artifact: nothing can replace it.")
+    outcome = await swaps.swap(Wanted(request.artifact, request.rollback))
+    if outcome.refused:
+        detail = f"{outcome.refused}. Model {outcome.old} goes on answering."
+        return problem(409 if outcome.conflict else 422, detail, title="The model was not swapped")
+    return _json({"old": outcome.old, "new": outcome.new})
+
+
+@router.get("/livez", response_model=Liveness, tags=["operations"])
 async def alive() -> Response:
     """Say that the process is alive."""
     return _json({"status": "alive"})
 
 
-@router.get("/readyz", response_model=Health, tags=["operations"])
+@router.get("/readyz", response_model=Readiness, tags=["operations"])
 async def ready(service: ServiceDependency) -> Response:
-    """Say that the model passed its probes (it is not served otherwise) and the session store answers."""
+    """Say whether requests should be sent here: always, until the service is about to stop."""
+    if service.drain.begun:
+        return problem(503, "This service is about to stop: send requests to another one.", title="Draining")
     try:
         await service.store.ping()
-    except StoreUnavailable as error:
+    except StoreUnavailable as error:  # of every replica at once: without one, nobody would answer at all
         ladder.store_failed(service, "ping", error)
-        raise
-    return _json({"status": "ready"})
+        return _json({"status": "ready", "store": "unavailable"})
+    return _json({"status": "ready", "store": "ok"})
 
 
 @router.get("/metrics", tags=["operations"], response_class=Response)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from srgnn.directory import NAME_PATTERN
 from srgnn.errors import InputError
 from srgnn.vocabulary import MAX_ITEM_ID_LENGTH, check_item_id
 
@@ -100,6 +101,30 @@ class RecommendationsRequest(_Request):
     )
 
 
+class SwapRequest(_Request):
+    """The model to swap to: one by name, the one before, or else what LATEST names."""
+
+    artifact: Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")] | None = Field(
+        None, description="Name of a directory beside LATEST."
+    )
+    rollback: bool = Field(False, description="true for the model before this one; again, and it is this one again.")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{}, {"artifact": "diginetica-20261122-3f9c1a2b"}, {"rollback": True}]}
+    )
+
+
+class SwapAnswer(BaseModel):
+    """What answered and what answers now; the same where there was nothing to do."""
+
+    old: str
+    new: str
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"old": "diginetica-20261122-3f9c1a2b", "new": "diginetica-20261129-81b0c9d4"}]}
+    )
+
+
 class ScoredItem(BaseModel):
     """A recommended item; only scores of one answer compare."""
 
@@ -172,6 +197,7 @@ class ModelInfo(BaseModel):
     items: int = Field(description="Items in the catalogue.")
     max_length: int = Field(description="Clicks of a session that the model looks at, the last ones.")
     search: str = Field(description="How the catalogue is searched on this processor: int8, float32, ...")
+    previous: str | None = Field(description="The model before this one, to which a rollback leads.")
     manifest: dict[str, Any] | None = Field(description="The artifact's manifest, where it was loaded from one.")
 
     model_config = ConfigDict(
@@ -182,6 +208,7 @@ class ModelInfo(BaseModel):
                     "items": 43097,
                     "max_length": 50,
                     "search": "int8",
+                    "previous": None,
                     "manifest": {"version": 1},
                 }
             ]
@@ -189,12 +216,21 @@ class ModelInfo(BaseModel):
     )
 
 
-class Health(BaseModel):
-    """Whether the process is alive, or ready to answer."""
+class Liveness(BaseModel):
+    """The process is alive."""
 
-    status: Literal["alive", "ready"]
+    status: Literal["alive"]
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "alive"}]})
+
+
+class Readiness(BaseModel):
+    """Requests may be sent here. Without the store they are answered from what they carry, and say so."""
+
+    status: Literal["ready"]
+    store: Literal["ok", "unavailable"]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "store": "ok"}]})
 
 
 class Problem(BaseModel):

@@ -126,6 +126,21 @@ class Settings(BaseSettings):
     bulk_deadline_ms: int = Field(5000, ge=1, le=600_000, description="The same for POST /recommendations.")
     torch_threads: int = Field(1, ge=1, le=1024, description="Threads of one forward pass.")
 
+    watch_seconds: int = Field(
+        5, ge=0, le=86_400, description="How often LATEST is looked at for a new model to swap to; 0 never."
+    )
+    hang_seconds: int = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="A worker, of several, that stands still for so long is killed and replaced; 0 never.",
+    )
+    drain_seconds: int = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="How long a stop still answers new requests while /readyz says 503, for balancers to notice.",
+    )
     shutdown_seconds: int = Field(10, ge=1, le=3600, description="Longest a stop waits for requests under way.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log lines written; debug adds one for every request."

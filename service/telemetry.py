@@ -95,11 +95,25 @@ class Metrics:
         self.answered = cache(self.answers.labels)
         self.connections_closed = cache(closed.labels)
         self._gauge("srgnn_workers", "Worker processes.", "livesum").set(1)
+        self.swaps = Counter("srgnn_model_swaps", "Attempts to swap the model.", ["result"], registry=self.registry)
+        for result in ("swapped", "refused"):
+            self.swaps.labels(result)  # seen as 0 from the start, so that the first one is seen as a rise
         # What an Info would show; prometheus_client has none for several processes.
-        self._gauge("srgnn_model_info", "The model that answers.", "livemax", ["name"]).labels(model).set(1)
+        self._info = self._gauge("srgnn_model_info", "1 for the model that answers.", "livemax", ["name"])
+        self._age: Gauge | None = None
+        self._model = model
+        self.serves(model, created)
+
+    def serves(self, model: str, created: datetime | None) -> None:
+        """Show this model as the one that answers, in every log line too."""
+        self._info.labels(self._model).set(0)
+        self._info.labels(model).set(1)
+        self._model = log_fields["model"] = model
         if created:
-            age = self._gauge("srgnn_model_created_timestamp_seconds", "When the model was made.", "livemax")
-            age.set(created.timestamp())
+            self._age = self._age or self._gauge(
+                "srgnn_model_created_timestamp_seconds", "When the model was made.", "livemax"
+            )
+            self._age.set(created.timestamp())
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; ``route`` is a path template."""

@@ -1,4 +1,4 @@
-"""Artifact v2, the contract between training and service: the only code that knows the file format.
+"""Artifact v2, the contract between training and service. Only this and :mod:`srgnn.directory` know the format.
 
     NAME/                       immutable; NAME = dataset-date-first 8 hex of the manifest's sha256
       manifest.json             format, version, model config, session rules, file sizes + sha256, provenance, metrics
@@ -15,15 +15,11 @@ they lie in the mapped files, so that any number of processes on a machine share
 the embedding before it was normalised, and a scale for every item: each process makes matrices of its own from it.
 """
 
-import hashlib
 import json
-import os
-import re
 import shutil
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from torch import Tensor
 
 from .ann import IVF
 from .catalogue import Catalogue
+from .directory import FILES, INDEX, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .model import SRGNN, SessionEncoder, SRGNNConfig, unit_rows
@@ -44,19 +41,6 @@ from .scorer import SRGNNScorer
 from .sequence import SessionRules
 from .vocabulary import Vocabulary
 
-FORMAT = "srgnn-artifact"
-VERSION = 2
-READABLE_VERSIONS = (1, 2)
-FILES = (
-    "model.safetensors",
-    "catalogue.safetensors",
-    "fallback.safetensors",
-    "vocabulary.txt",
-    "probes.json",
-)
-INDEX = "index.faiss"
-"""Optional; read by :mod:`srgnn.ann`."""
-MAX_MANIFEST_BYTES = 16 << 20
 FINITE_ROWS_AT_ONCE = 1 << 10
 PROBES = 16
 PROBE_TOLERANCE = 1e-4
@@ -75,6 +59,11 @@ class Artifact:
     def name(self) -> str:
         """The directory's name, which is also the model's version."""
         return self.path.name
+
+    @property
+    def created(self) -> datetime:
+        """When it was made."""
+        return datetime.fromisoformat(self.manifest["created"])
 
 
 def save(
@@ -105,49 +94,6 @@ def save(
         "metrics": metrics,
     }
     return publish(directory, manifest, write)
-
-
-def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> Path:
-    """Make an artifact of the files that ``write`` puts into an empty folder, and point ``LATEST`` at it; its path.
-
-    ``manifest`` holds dataset, items, model, rules, provenance and metrics.
-    """
-    check_dataset_name(manifest["dataset"])
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{uuid.uuid4().hex}.partial"
-    partial.mkdir()
-    try:
-        write(partial)
-        path = directory / _seal(partial, manifest)
-        for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _point_latest(directory, path.name)
-    return path
-
-
-def _seal(partial: Path, manifest: dict[str, Any]) -> str:
-    """Write the manifest over all files of ``partial``; the name that fits it."""
-    now = datetime.now(UTC)
-    files = (*FILES, INDEX) if (partial / INDEX).exists() else FILES
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "dataset": manifest["dataset"],
-        "created": now.isoformat(timespec="seconds"),
-        "items": manifest["items"],
-        "model": manifest["model"],
-        "rules": manifest["rules"],
-        "files": {name: _fingerprint(partial / name) for name in files},
-        "provenance": manifest["provenance"],
-        "metrics": manifest["metrics"],
-    }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (partial / "manifest.json").write_text(text, encoding="utf-8")
-    return f"{manifest['dataset']}-{now:%Y%m%d}-{_sha256(partial / 'manifest.json')[:8]}"
 
 
 def save_with_index(
@@ -185,15 +131,6 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def check_dataset_name(name: str) -> None:
-    """Raise ConfigError unless an artifact's directory can be named after the data set."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise ConfigError(
-            f"dataset name is {name!r}: expected 1 to 64 letters, digits, '-' and '_'; it names the artifact. "
-            "A recipe is named after its file: rename that"
-        )
-
-
 def load(path: Path | str, *, exact: bool = False) -> Artifact:
     """Load, check hashes, names and shapes of every tensor, and recompute the probes.
 
@@ -218,69 +155,6 @@ def load(path: Path | str, *, exact: bool = False) -> Artifact:
     if indexed or INDEX not in manifest["files"]:
         _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
-
-
-def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
-    """Resolve ``LATEST``, check format, version and the hash of every file; the artifact's path and manifest."""
-    path = resolve(Path(path))
-    manifest = _read_manifest(path)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {INDEX} != set(FILES):
-        raise ArtifactError(
-            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, {INDEX}: "
-            "train or copy it again"
-        )
-    for name, expected in files.items():
-        if not (path / name).is_file():
-            raise ArtifactError(f"{path / name} is missing: copy the whole artifact again")
-        found = _fingerprint(path / name)
-        if found != expected:
-            raise ArtifactError(
-                f"{path / name} is damaged: found {found['bytes']} bytes with sha256 {found['sha256'][:12]}..., "
-                f"the manifest says {expected}: copy the artifact again"
-            )
-    return path, manifest
-
-
-def resolve(path: Path) -> Path:
-    """The artifact meant by ``path``: itself, or what ``LATEST`` inside it names."""
-    if (path / "manifest.json").is_file():
-        return path.resolve()
-    pointer = path / "LATEST"
-    if not pointer.is_file():
-        raise ArtifactError(
-            f"{path} holds neither manifest.json nor LATEST: give an artifact, or train one with `srgnn train`"
-        )
-    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-        raise ArtifactError(f"{pointer} holds {name[:80]!r}: expected the name of a directory beside it")
-    if not (path / name / "manifest.json").is_file():
-        raise ArtifactError(f"{pointer} names {name!r}, but {path / name / 'manifest.json'} does not exist")
-    return (path / name).resolve()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / "manifest.json"
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{file} has {file.stat().st_size} bytes: expected at most {MAX_MANIFEST_BYTES}")
-    digest = _sha256(file)[:8]
-    if not path.name.endswith(f"-{digest}"):
-        raise ArtifactError(
-            f"{file} hashes to {digest}, its directory is named {path.name!r}: damaged or renamed, copy it again under "
-            "its own name"
-        )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{file} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{file} is no manifest of an {FORMAT}")
-    if manifest.get("version") not in READABLE_VERSIONS:
-        raise ArtifactError(
-            f"{file} is version {manifest.get('version')!r} and this srgnn reads versions "
-            f"{', '.join(map(str, READABLE_VERSIONS))}: upgrade srgnn, or train the model again"
-        )
-    return manifest
 
 
 def _configs(path: Path, manifest: dict[str, Any]) -> tuple[SRGNNConfig, SessionRules]:
@@ -401,6 +275,12 @@ def write_probes(folder: Path, recommender: Recommender, histories: Sequence[Seq
     (folder / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
+def probe_histories(path: Path) -> list[list[str]]:
+    """The histories of a loaded artifact's probes."""
+    probes = json.loads((path / "probes.json").read_text(encoding="utf-8"))
+    return [probe["history"] for probe in probes]
+
+
 def _probe_k(recommender: Recommender) -> int:
     return min(20, len(recommender.vocabulary))
 
@@ -419,28 +299,3 @@ def _check_probes(path: Path, recommender: Recommender) -> None:
         raise ArtifactError(f"{file} is not usable: {error!r}") from error
     if not probes:
         raise ArtifactError(f"{file} holds no probes: train the artifact again")
-
-
-def _point_latest(directory: Path, name: str) -> None:
-    pointer = directory / f".{uuid.uuid4().hex}.latest"
-    pointer.write_text(f"{name}\n", encoding="utf-8")
-    _sync(pointer)
-    pointer.replace(directory / "LATEST")
-    _sync(directory)
-
-
-def _fingerprint(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -164,7 +164,9 @@ def test_jobs_are_given_no_settings_of_the_service():
 
 def test_requests_under_way_may_finish_before_a_stop_kills():
     for service in RECOMMENDERS.values():
-        assert seconds(service["stop_grace_period"]) > service["environment"]["SRGNN_SHUTDOWN_SECONDS"]
+        under_way = service["environment"]["SRGNN_DRAIN_SECONDS"] + service["environment"]["SRGNN_SHUTDOWN_SECONDS"]
+        assert seconds(service["stop_grace_period"]) > under_way
+        assert f"stop -t {seconds(service['stop_grace_period'])} " in deploy("roll.sh")
 
 
 def test_the_service_waits_for_redis_and_a_model():

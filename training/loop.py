@@ -22,6 +22,7 @@ import torch_geometric
 from torch import Tensor
 
 from srgnn import __version__, artifact
+from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
 from srgnn.fallback import Fallback
 from srgnn.graph import flat_session_batch
@@ -81,7 +82,7 @@ def train(
 
     Raises ConfigError, DataError, or Interrupted after a signal (a checkpoint to ``resume`` from is in ``output``).
     """
-    artifact.check_dataset_name(recipe.name)  # now, not after hours
+    check_dataset_name(recipe.name)  # now, not after hours
     if not resume and (output / checkpoint.NAME).exists():
         raise ConfigError(
             f"{output} holds an unfinished training: add --resume to continue it, or delete {checkpoint.NAME}"

@@ -17,9 +17,17 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 
-from srgnn.errors import StoreUnavailable
+from srgnn.errors import StoreMisconfigured, StoreUnavailable
 
 from ..clicklog.stream import NUMBER, STREAM
 from ..tracing import span
@@ -155,6 +163,11 @@ class RedisSessionStore:
         with span(f"store {operation}"):
             try:
                 return await call
+            except (AuthenticationError, AuthorizationError, NoPermissionError, InvalidResponse) as error:
+                raise StoreMisconfigured(
+                    f"session store {self._name} refused {operation}: {error}. Check user and password, and that a "
+                    "Redis is there"
+                ) from error
             except (RedisError, OSError, UnicodeError) as error:
                 # What Redis does not know it repeats with its arguments: a session's id would be in the log.
                 cause = str(error).partition(", with args")[0] or type(error).__name__

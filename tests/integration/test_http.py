@@ -169,8 +169,10 @@ def test_redis_killed_in_the_middle_degrades_and_recovers(running: Running, tiny
                 assert response.status_code == 503
                 assert response.headers["content-type"] == "application/problem+json"
             assert client.get("/livez").status_code == 200
+            assert client.get("/readyz").json() == {"status": "ready", "store": "unavailable"}
             redis.start()
             recovered(client)
+            assert client.get("/readyz").json() == {"status": "ready", "store": "ok"}
             assert click(client, "s", "100")["degraded"] is None
             exposed = client.get("/metrics").text
             assert 'srgnn_store_failures_total{operation="append"}' in exposed

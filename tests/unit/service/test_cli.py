@@ -1,5 +1,6 @@
 """How ``srgnn serve`` starts and refuses to; tests/integration/test_http.py stops a running one."""
 
+import asyncio
 import json
 import logging
 import os
@@ -17,9 +18,9 @@ from service.app import create_app
 from service.keys import Keys
 from service.settings import load_settings
 from srgnn.cli import main
-from srgnn.errors import ConfigError, StoreUnavailable
+from srgnn.errors import ConfigError, StoreMisconfigured
 from srgnn.recommender import Recommender
-from tests.redis_server import free_port
+from tests.redis_server import RedisServer, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -67,11 +68,13 @@ def test_missing_artifact_is_told_with_its_remedy(tmp_path: Path) -> None:
     assert "srgnn train" in message
 
 
-def test_unreachable_redis_is_told_without_its_password(tiny_artifact: Path) -> None:
-    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
-    code, message = run("--artifact", str(tiny_artifact), "--port", "0", "--redis-url", url)
+def test_a_wrong_password_of_redis_ends_it_and_is_not_shown(tiny_artifact: Path) -> None:
+    with RedisServer() as server:
+        server.command("CONFIG", "SET", "requirepass", "another")
+        arguments = ["--port", "0", "--redis-url", f"redis://:secret@127.0.0.1:{server.port}/0"]
+        code, message = run("--artifact", str(tiny_artifact), *arguments, SRGNN_STORE_TIMEOUT_MS="5000")
     assert code == 2
-    assert "Check that Redis runs there" in message
+    assert "Check user and password" in message
     assert "or leave out --redis-url" in message
     assert "secret" not in message
 
@@ -119,11 +122,41 @@ def test_a_free_port_can_be_left_to_the_system() -> None:
         assert listener.getsockname()[1] > 0
 
 
-async def test_the_store_is_asked_once_before_serving(redis_url: str) -> None:
+async def test_a_store_that_answers_is_not_spoken_of(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     await cli.check_store(load_settings())
-    await cli.check_store(load_settings(redis_url=redis_url))
-    with pytest.raises(StoreUnavailable):
-        await cli.check_store(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+    await cli.check_store(load_settings(redis_url=redis_url, store_timeout_ms=5000))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+async def test_a_store_that_cannot_be_reached_is_told_loudly_and_no_reason_not_to_serve(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cli.check_store(load_settings(redis_url=f"redis://:secret@{host}:{free_port()}/0", store_timeout_ms=5000))
+    record = caplog.records[-1]
+    assert record.levelname == "ERROR"
+    assert "serving WITHOUT the session store" in record.message
+    assert "Check that Redis runs there" in record.fields["cause"]  # type: ignore[attr-defined]
+    assert "secret" not in str(vars(record))
+
+
+async def test_a_store_that_hangs_is_no_reason_not_to_serve(caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer() as server:
+        server.hang()
+        await cli.check_store(load_settings(redis_url=server.url))
+    assert "serving WITHOUT the session store" in caplog.text
+
+
+async def test_what_is_no_redis_ends_the_start() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreMisconfigured, match="that a Redis is there; or leave out --redis-url"):
+            await cli.check_store(load_settings(redis_url=f"redis://127.0.0.1:{port}/0", store_timeout_ms=5000))
 
 
 def keys(*arguments: str, **environment: str) -> tuple[int, dict[str, object], str]:

@@ -29,7 +29,9 @@ class RefusingBatcher(Batcher):
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
 
-    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+    async def predict(
+        self, recommender: Recommender, queries: Sequence[Query], *, deadline_seconds: float
+    ) -> list[Prediction]:
         raise NotInferred(self.reason)
 
 
@@ -39,7 +41,7 @@ def store_of(kind: type[MemorySessionStore]) -> SessionStore:
 
 @pytest.fixture
 async def service(tiny_recommender: Recommender) -> AsyncIterator[Service]:
-    async with Batcher(tiny_recommender, queue_size=10, max_batch=4) as batcher:
+    async with Batcher(queue_size=10, max_batch=4) as batcher:
         metrics, store = Metrics("tiny-1"), store_of(MemorySessionStore)
         yield Service(
             Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics), Load(10, metrics.refused)

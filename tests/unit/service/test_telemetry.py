@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import string
 import subprocess
 import sys
@@ -168,6 +169,15 @@ def test_metrics_name_the_model(metrics: Metrics) -> None:
     assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()
 
 
+def test_only_the_model_that_answers_is_one(metrics: Metrics) -> None:
+    made = datetime(2026, 11, 24, tzinfo=UTC)
+    for name in ("tiny-2", "tiny-1", "tiny-3"):
+        metrics.serves(name, made)
+    text = metrics.render().decode()
+    assert re.findall(r'^srgnn_model_info{name="(.*)"} 1.0$', text, re.MULTILINE) == ["tiny-3"]
+    assert metrics.registry.get_sample_value("srgnn_model_created_timestamp_seconds") == made.timestamp()
+
+
 WORKER = """
 import sys
 from service.telemetry import Metrics
@@ -289,5 +299,5 @@ def test_a_thousand_odd_requests_make_no_label_of_their_own(
     assert values["route"] <= {*app.openapi()["paths"], "/docs", "/openapi.json", "unmatched"}
     assert values["method"] == METHODS | {"other"}
     assert values["status"] <= {"200", "204", "307", "400", "404", "405", "415", "422"}
-    assert set(values) <= {"method", "route", "status", "le", "source", "degraded", "operation", "name"}
+    assert set(values) <= {"method", "route", "status", "le", "source", "degraded", "operation", "name", "result"}
     assert len(samples) < 400

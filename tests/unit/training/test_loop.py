@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from srgnn import artifact
+from srgnn.directory import resolve
 from srgnn.errors import ConfigError, DataError
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import split_of
@@ -40,7 +41,7 @@ def corpus(tmp_path_factory):
 
 
 def weights(path):
-    return (artifact.resolve(path) / "model.safetensors").read_bytes()
+    return (resolve(path) / "model.safetensors").read_bytes()
 
 
 def test_it_learns_and_writes_an_artifact_that_answers(corpus, tmp_path):
