@@ -84,8 +84,6 @@ def run_service(settings: Settings, recommender: "Recommender | None" = None) ->
     if recommender and settings.workers > 1:
         raise ConfigError(f"{PREFIX}WORKERS is {settings.workers}: several workers can only serve an artifact, use one")
     allow_files(settings.max_connections + SPARE_FILES)
-    if settings.keys_file is None:
-        logger.warning("no keys: every program on this machine may do everything")
     with open_listener(settings) as listener:
         if settings.workers == 1:
             served, seconds = _serve_alone(settings, listener, recommender)
@@ -140,6 +138,8 @@ def log_serving(settings: Settings, listener: socket.socket, artifact: str) -> N
     """Say where, and what."""
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     logger.info("serving", extra={"fields": {"url": url, "artifact": artifact, "workers": settings.workers}})
+    if settings.keys_file is None:
+        logger.warning("no keys: every program on this machine may do everything")
 
 
 def open_listener(settings: Settings) -> socket.socket:

@@ -39,7 +39,9 @@ def items_of(answer: dict[str, object]) -> list[str]:
 @pytest.fixture
 def client(running: Running, tiny_recommender: Recommender, redis_url: str) -> Iterator[httpx.Client]:
     # The tests click faster than a visitor.
-    settings = load_settings(redis_url=redis_url, store_timeout_ms=2000, deadline_ms=20_000, clicks_per_second=0)
+    settings = load_settings(
+        redis_url=redis_url, store_timeout_ms=2000, deadline_ms=20_000, clicks_per_second=0, max_under_way=256
+    )
     with (
         running(create_app(settings, recommender=tiny_recommender)) as url,
         httpx.Client(base_url=url) as client,

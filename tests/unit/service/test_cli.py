@@ -194,12 +194,12 @@ def test_wrong_options_of_keys_are_told_and_change_nothing(tmp_path: Path, argum
     assert not (tmp_path / "keys").exists()
 
 
-def test_serving_without_keys_is_warned_of(tiny_artifact: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        _, message = run("--artifact", str(tiny_artifact), "--port", str(other.getsockname()[1]))
-    assert "no keys: every program on this machine may do everything" in message
+def test_serving_without_keys_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with cli.open_listener(load_settings(port=0)) as listener:
+        cli.log_serving(load_settings(keys_file="keys"), listener, "tiny-1")
+        assert "no keys" not in caplog.text
+        cli.log_serving(load_settings(), listener, "tiny-1")
+    assert "no keys: every program on this machine may do everything" in caplog.text
 
 
 ALLOW_FILES = """
