@@ -53,6 +53,19 @@ def service(
         yield service
 
 
+def test_an_event_repeated_at_any_worker_changes_nothing_and_is_answered_the_same(
+    service: Service, redis_url: str
+) -> None:
+    events = [{"item_id": str(100 + n), "event_id": f"e{n}"} for n in range(5)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(12)]
+        first = [clients[0].post("/sessions/repeated/click", json=event).json() for event in events]
+        for client in clients:  # six by each worker, about
+            again = [client.post("/sessions/repeated/click", json=event).json() for event in events]
+            assert again == first
+        assert clients[0].get("/sessions/repeated").json()["clicks"] == 5
+
+
 def test_a_session_is_one_whichever_worker_answers(service: Service, redis_url: str) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(12)]
