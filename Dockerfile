@@ -1,4 +1,4 @@
-# Two images from one file: --target serve (the default) answers over HTTP, --target train prepares and trains.
+# Two images from one file: --target serve (the default) answers over HTTP, --target train exports, prepares and trains.
 # They share the layer of torch and the other core packages, by far the largest, so the second costs only its extra.
 #
 # CPU torch unless told otherwise. TORCH names PyTorch's build and the folder of its own index; TORCH_INDEX replaces
@@ -45,12 +45,13 @@ RUN python3 -m venv --without-pip /opt/extra \
     && echo /opt/core/lib/python3.*/site-packages > "$(echo /opt/extra/lib/python3.*/site-packages)/core.pth"
 
 FROM extra AS serve-packages
-COPY --from=requirements /src/serve.txt ./
-RUN pip --python /opt/extra/bin/python install -c constraints.txt -r serve.txt
+COPY --from=requirements /src/serve.txt /src/otel.txt ./
+RUN pip --python /opt/extra/bin/python install -c constraints.txt -r serve.txt -r otel.txt
 
 FROM extra AS train-packages
-COPY --from=requirements /src/train.txt ./
-RUN pip --python /opt/extra/bin/python install -c constraints.txt -r train.txt \
+# serve as well: srgnn export-clicks runs in this image, which has pyarrow anyway, and talks to Redis.
+COPY --from=requirements /src/train.txt /src/serve.txt /src/export.txt ./
+RUN pip --python /opt/extra/bin/python install -c constraints.txt -r train.txt -r serve.txt -r export.txt \
     && cd /opt/extra/lib/python3.*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && rm -rf pyarrow/include pyarrow/src
@@ -70,7 +71,7 @@ FROM python AS runtime
 # A number, so that Kubernetes can see it is not root; a name, because torch asks for one.
 RUN groupadd --gid 10001 srgnn \
     && useradd --uid 10001 --gid srgnn --no-create-home --home-dir /tmp --shell /usr/sbin/nologin srgnn \
-    && install -d -o srgnn -g srgnn /artifacts /corpus
+    && install -d -o srgnn -g srgnn /artifacts /corpus /clicks
 COPY --from=core /opt/core /opt/core
 ENV PATH=/opt/srgnn/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
@@ -99,5 +100,5 @@ EXPOSE 8000
 # The script becomes the server (exec): process 1 is what listens, and the signal reaches it.
 STOPSIGNAL SIGTERM
 CMD ["serve"]
-# Not /readyz: that asks Redis too, and a replica that answers without Redis must not be taken for a broken one.
+# Not /readyz: a replica that finishes its work before it stops must not be taken for a broken one.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["answers", "8000", "/livez"]

@@ -10,7 +10,7 @@ ARTIFACT ?= $(DEMO)/artifacts
 BIN    := $(VENV)/bin
 RECIPE := $(if $(CLICKS),default,demo)
 
-.PHONY: help install demo test check bench soak smoke clean
+.PHONY: help install demo test check bench soak smoke audit sbom clean
 
 help:
 	@echo "make demo               simulate clicks, train, evaluate, serve on port $(PORT)"
@@ -18,6 +18,8 @@ help:
 	@echo "make test               lint, types and every test, with a real Redis"
 	@echo "make check              lint and types only"
 	@echo "make bench              benchmarks, on what make demo left or CORPUS= and ARTIFACT=; each ends in one JSON line"
+	@echo "make audit              known vulnerabilities of the pinned packages; needs the internet"
+	@echo "make sbom               build/sbom.json: what the serve image installs, in CycloneDX"
 	@echo "make soak               ten minutes of faults under clicks, on the same artifact: what each costs, and memory"
 	@echo "make smoke              the containers, for real: build, start, break, replace, swap (docker or podman)"
 
@@ -26,7 +28,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "srgnn needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,ann,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,export,otel,ann,dev,audit]'
 	@touch $@
 
 # A finished demo is never reused: the log may have changed. `make demo` after Ctrl-C simply begins again.
@@ -61,6 +63,20 @@ soak: install
 
 smoke:
 	deploy/smoke.sh
+
+# strict: a package that the database does not know is an error, not a package without faults.
+audit: install
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
+
+# An environment that holds what the serve image does and nothing else; cyclonedx-py does not read a dynamic version.
+sbom: install
+	rm -rf build/serve && $(PYTHON) -m venv --without-pip build/serve
+	$(BIN)/pip --python build/serve/bin/python install --quiet --disable-pip-version-check -c constraints.txt '.[serve,otel]'
+	sed "s/^dynamic = .*/version = \"$$(build/serve/bin/python -c 'import srgnn; print(srgnn.__version__)')\"/" \
+		pyproject.toml > build/pyproject.toml
+	$(BIN)/cyclonedx-py environment --pyproject build/pyproject.toml --output-reproducible -o build/sbom.json \
+		build/serve/bin/python
+	@echo build/sbom.json
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """A steady stream of clicks against a running service, which must answer every one.
 
-    python3 deploy/load.py --url http://127.0.0.1:8080 --items items.txt --rate 40 --seconds 30
+    python3 deploy/load.py --url http://127.0.0.1:8080 --key-file key.txt --items items.txt --rate 40 --seconds 30
 
 Needs nothing but Python. Each click carries an event id and a connection of its own (a kept one may be closed by nginx
 just when a click is sent, whatever the replicas do); nothing is tried twice from here. SIGTERM ends it early. At
@@ -31,8 +31,11 @@ stopped = threading.Event()
 class Client(threading.Thread):
     """Clicks at fixed times, late or not, and writes down what came of it."""
 
-    def __init__(self, url: str, items: list[str], period: float, delay: float, end: float) -> None:
+    def __init__(self, url: str, key: str, items: list[str], period: float, delay: float, end: float) -> None:
         super().__init__()
+        self.headers = {"Content-Type": "application/json", "Connection": "close"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "", parts.port or 80
         self.items, self.period, self.delay, self.end = items, period, delay, end
@@ -74,7 +77,7 @@ class Client(threading.Thread):
         """One request."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json", "Connection": "close"})
+            connection.request(method, path, body, self.headers)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         finally:
@@ -103,16 +106,18 @@ def main() -> None:
     """Run the load and judge it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
+    parser.add_argument("--key-file", type=Path, help="a file that holds an API key with scopes click and read")
     parser.add_argument("--items", type=Path, required=True, help="a file with one item id a line")
     parser.add_argument("--rate", type=float, default=40.0, help="clicks a second")
     parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    key = options.key_file.read_text(encoding="utf-8").strip() if options.key_file else ""
     items = options.items.read_text(encoding="utf-8").splitlines()
     period, end = CLIENTS / options.rate, time.monotonic() + options.seconds
     clients = [
-        Client(options.url, items[i::CLIENTS] or items, period, i * period / CLIENTS, end) for i in range(CLIENTS)
+        Client(options.url, key, items[i::CLIENTS] or items, period, i * period / CLIENTS, end) for i in range(CLIENTS)
     ]
     for client in clients:
         client.start()

@@ -3,6 +3,8 @@
 #   make-model first   before the service starts: the user's ARTIFACT, else a model of the user's CLICKS, else the demo;
 #                      what is already there is not made again, and the demo never replaces anything
 #   make-model train   trains on CLICKS (else on the demo's simulated clicks) and makes that the newest model
+#   make-model exported
+#                      the same on what `srgnn export-clicks` has put into /clicks
 #   make-model resume  goes on with a `train` that was stopped, which leaves a checkpoint
 # Compose mounts what ARTIFACT and CLICKS name under /input; the variables bring the names the files had outside.
 set -eu
@@ -91,6 +93,13 @@ train)
     prepare
     train
     ;;
+exported)
+    refuse_unfinished
+    RECIPE=${RECIPE:-default}
+    # shellcheck disable=SC2086
+    TMPDIR=/corpus run srgnn prepare --config "$RECIPE" --input /clicks --output /corpus/now ${SET:-}
+    train
+    ;;
 resume) train --resume ;;
-*) fail "what to do is '${1:-}': expected first, train or resume" ;;
+*) fail "what to do is '${1:-}': expected first, train, exported or resume" ;;
 esac

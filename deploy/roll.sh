@@ -1,6 +1,7 @@
 #!/bin/bash
-# Replaces every running recommender by a new container, one at a time, and only while all others are ready: how a newly
-# trained model, a rebuilt image or a changed setting goes live. With --profile scale no request is lost.
+# Replaces every running recommender by a new container, one at a time, and only while all others are ready and reach
+# Redis: how a rebuilt image or a changed setting goes live (a new model needs no new container). With --profile scale no
+# request is lost.
 #   deploy/roll.sh [options of compose, such as -p NAME or --env-file FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +14,7 @@ wait_ready() {
     for ((i = 0; i < READY_SECONDS; i++)); do
         waiting=
         for id in $(containers "$project" srgnn) $(containers "$project" replica); do
-            "$ENGINE" exec "$id" answers 8000 /readyz >/dev/null 2>&1 || waiting=$id
+            "$ENGINE" exec "$id" answers 8000 /readyz '"store":"ok"' >/dev/null 2>&1 || waiting=$id
         done
         [ -n "$waiting" ] || return 0
         sleep 1

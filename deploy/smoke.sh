@@ -21,32 +21,44 @@ SMALL="--set synthetic.sessions=6000 --set training.epochs=2"
 export SET=$SMALL
 SERVICE=http://127.0.0.1:$PORT GATEWAY=http://127.0.0.1:$GATEWAY_PORT PROMETHEUS=http://127.0.0.1:$PROMETHEUS_PORT
 
-secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
-REDIS_SECRET=$(secret)
-printf 'REDIS_PASSWORD=%s\nGRAFANA_PASSWORD=%s\n' "$REDIS_SECRET" "$(secret)" > "$WORK/env"
+deploy/init.sh "$WORK"
+export KEYS_FOLDER=$WORK/keys
+secret() { sed -n "s/^$1=//p" "$WORK/.env"; }
+REDIS_SECRET=$(secret REDIS_PASSWORD)
+(
+    umask 077 # through files, because an argument would show the key in ps
+    secret CLIENT_KEY > "$WORK/key"
+    echo "Authorization: Bearer $(secret CLIENT_KEY)" > "$WORK/header"
+    echo "Authorization: Bearer $(secret PROMETHEUS_KEY)" > "$WORK/prometheus-header"
+)
 
-compose() { "${COMPOSE[@]}" -p "$PROJECT" --env-file "$WORK/env" "$@" >> "$WORK/compose.log" 2>&1; }
+compose() { "${COMPOSE[@]}" -p "$PROJECT" --env-file "$WORK/.env" "$@" >> "$WORK/compose.log" 2>&1; }
 of() { containers "$PROJECT" "$1"; }
 ok() { echo "ok    $*"; }
 missed() { echo "MISSED $*" >&2; exit 1; }
 left_out() { [[ " ${SMOKE_WITHOUT:-} " == *" $1 "* ]]; }
+# ask ARGUMENTS of curl: with the shop's key
+ask() { curl -sS -H "@$WORK/header" "$@"; }
+# status ARGUMENTS of curl: what it answers
+status() { curl -sS -o /dev/null -w '%{http_code}' "$@"; }
 # json EXPRESSION: of the JSON on stdin, which is called it
 json() { python3 -c "import json, sys; it = json.load(sys.stdin); print($1)"; }
 # click URL SESSION ITEM
 click() {
-    curl -sS --fail-with-body "$1/sessions/$2/click" -H 'content-type: application/json' \
+    ask --fail-with-body "$1/sessions/$2/click" -H 'content-type: application/json' \
         -d "{\"item_id\": \"$3\", \"event_id\": \"$RANDOM$RANDOM\"}"
 }
 # inside ID COMMAND...; redis-cli takes its password from the environment, never from an argument
 inside() { "$ENGINE" exec "$@"; }
 redis() { inside "$(of redis)" sh -c 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli "$@"' redis-cli "$@"; }
-model_at() { curl -sS --fail-with-body "$1/model" | json 'it["model"]'; }
+model_at() { ask --fail-with-body "$1/model" | json 'it["model"]'; }
 latest() { inside "$(of srgnn)" cat /artifacts/LATEST; }
 
+has_store() { curl -sf "$1/readyz" | grep '"store":"ok"'; }
 replicas_ready() {
     local id
     [ "$(of replica | wc -l)" = "$1" ] || return 1
-    for id in $(of replica); do inside "$id" answers 8000 /readyz || return 1; done
+    for id in $(of replica); do inside "$id" answers 8000 /readyz '"store":"ok"' || return 1; done
 }
 
 # within SECONDS WHAT COMMAND...: until the command succeeds
@@ -60,8 +72,8 @@ within() {
 }
 
 load_start() {
-    python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate "${SMOKE_RATE:-40}" --seconds 600 \
-        > "$WORK/load" 2> "$WORK/load-errors" &
+    python3 deploy/load.py --url "$GATEWAY" --key-file "$WORK/key" --items "$WORK/items" \
+        --rate "${SMOKE_RATE:-40}" --seconds 600 > "$WORK/load" 2> "$WORK/load-errors" &
     LOAD=$!
     sleep 3
 }
@@ -119,7 +131,7 @@ label='{{index .Config.Labels "org.opencontainers.image.version"}}'
 # --- up ---------------------------------------------------------------------------------------------------------------
 start=$SECONDS
 compose "${UP[@]}" || missed "compose up"
-within 600 "ready" curl -sf "$SERVICE/readyz"
+within 600 "ready" has_store "$SERVICE"
 ok "up and ready $((SECONDS - start)) s after 'up', the demo model trained on the way: $(model_at "$SERVICE")"
 inside "$(of srgnn)" sh -c 'cat "/artifacts/$(cat /artifacts/LATEST)/vocabulary.txt"' | sed -n 1,400p > "$WORK/items"
 FIRST_ITEM=$(head -n 1 "$WORK/items")
@@ -143,9 +155,23 @@ inside "$(of srgnn)" sh -c '! touch /artifacts/x' 2>/dev/null || missed "the ser
 ok "service and redis: no root, no capabilities, no new privileges, limits, a read-only image"
 [ -z "$("$ENGINE" port "$(of redis)" 2>/dev/null)" ] || missed "redis has a port on this machine"
 inside "$(of redis)" redis-cli get x 2>&1 | grep NOAUTH >/dev/null || missed "redis asks for no password"
+[ "$(status "$SERVICE/model")" = 401 ] || missed "the service asks for no key"
+[ "$(status -H 'Authorization: Bearer wrong' "$SERVICE/model")" = 401 ] || missed "the service takes any key"
+[ "$(status -H "@$WORK/prometheus-header" "$SERVICE/model")" = 200 ] || missed "the key with scope read"
+[ "$(status -H "@$WORK/prometheus-header" -X DELETE "$SERVICE/sessions/visitor")" = 403 ] \
+    || missed "a key with scope read deletes sessions"
+[ "$(status -H "@$WORK/header" -X POST "$SERVICE/admin/model")" = 403 ] || missed "the shop's key opens /admin/"
+answers_with() { [ "$(status -H "@$WORK/header" "$SERVICE/model")" = "$1" ]; }
+cp "$WORK/keys/service" "$WORK/keys-before"
+grep -v '^client ' "$WORK/keys-before" > "$WORK/keys/service"
+within 10 "a key that was taken away is refused" answers_with 401
+cat "$WORK/keys-before" > "$WORK/keys/service"
+within 10 "a key that was put back is taken" answers_with 200
+ok "keys: asked for, by scope, taken away without a restart"
 for service in srgnn redis; do
     "$ENGINE" top "$(of $service)" | grep "$REDIS_SECRET" >/dev/null && missed "the password is in ps of $service"
-    "$ENGINE" logs "$(of $service)" 2>&1 | grep "$REDIS_SECRET" >/dev/null && missed "the password is in $service's log"
+    "$ENGINE" logs "$(of $service)" 2>&1 | grep -e "$REDIS_SECRET" -f "$WORK/key" >/dev/null \
+        && missed "the password or a key is in $service's log"
 done
 ok "redis: password asked for, not in ps or logs, no port on this machine"
 inside "$(of srgnn)" answers 8000 /livez || missed "health check of the service"
@@ -154,12 +180,12 @@ redis ping | grep PONG >/dev/null || missed "health check of redis"
 ok "both health checks succeed; redis evicts by volatile-ttl"
 
 # --- redis restarts ---------------------------------------------------------------------------------------------------
-before=$(curl -sS "$SERVICE/sessions/visitor")
+before=$(ask "$SERVICE/sessions/visitor")
 "$ENGINE" restart -t 10 "$(of redis)" >/dev/null 2>&1
 start=$SECONDS
-within 60 "ready after redis restarted" curl -sf "$SERVICE/readyz"
+within 60 "ready after redis restarted" has_store "$SERVICE"
 recovery=$((SECONDS - start))
-[ "$(curl -sS "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis restarted: was $before"
+[ "$(ask "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis restarted: was $before"
 sleep 1.5
 redis=$(of redis)
 "$ENGINE" kill "$redis" >/dev/null 2>&1
@@ -168,8 +194,8 @@ found=$(json 'it["degraded"] in (None, "store_unavailable")' <<< "$answer")
 [ "$found" = True ] || missed "a click while redis is away: $answer"
 sleep 1
 "$ENGINE" start "$redis" >/dev/null 2>&1 # podman has it back by itself, docker takes a kill for a stop
-within 60 "ready after redis was killed" curl -sf "$SERVICE/readyz"
-[ "$(curl -sS "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis was killed: was $before"
+within 60 "ready after redis was killed" has_store "$SERVICE"
+[ "$(ask "$SERVICE/sessions/visitor")" = "$before" ] || missed "the session after redis was killed: was $before"
 ok "the session survives a restart of redis (ready $recovery s later), and its kill -9 a second after the last click"
 
 # --- restart policy, signals ------------------------------------------------------------------------------------------
@@ -177,25 +203,28 @@ id=$(of srgnn)
 inside "$id" sh -c 'kill -TERM 1'
 served() { "$ENGINE" logs "$id" 2>/dev/null | grep '"served"' >/dev/null; }
 within 12 "the service ends at SIGTERM" served
-within 60 "the service is started again" curl -sf "$SERVICE/readyz"
+within 60 "the service is started again" has_store "$SERVICE"
 ok "the service ends in order at SIGTERM, and is started again"
 
 # --- replicas behind nginx --------------------------------------------------------------------------------------------
 compose --profile scale "${UP[@]}" || missed "compose --profile scale up"
-within 120 "nginx answers" curl -sf "$GATEWAY/readyz"
+within 120 "nginx answers" has_store "$GATEWAY"
 within 120 "two replicas" replicas_ready 2
 inside "$(of nginx)" bash /usr/local/bin/answers 8080 /healthz || missed "health check of nginx"
-[ "$(curl -s -o /dev/null -w '%{http_code}' "$GATEWAY/metrics")" = 404 ] || missed "nginx passes /metrics on"
+for path in /metrics /admin/model; do
+    [ "$(status -H "@$WORK/header" "$GATEWAY$path")" = 404 ] || missed "nginx passes $path on"
+done
 # asked ID PATH: one recommender's answer, past nginx
 asked() {
-    inside "$1" python -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())' \
-        "http://127.0.0.1:8000$2"
+    inside -i "$1" python -c 'import sys, urllib.request as u
+headers = {"Authorization": "Bearer " + sys.stdin.read().strip()}
+print(u.urlopen(u.Request(sys.argv[1], headers=headers)).read().decode())' "http://127.0.0.1:8000$2" < "$WORK/key"
 }
 everyone_knows() {
     for id in $(of srgnn) $(of replica); do [ "$(asked "$id" /sessions/visitor)" = "$before" ] || return 1; done
 }
 within 60 "every recommender knows the session" everyone_knows
-[ "$(curl -sS "$GATEWAY/sessions/visitor")" = "$before" ] || missed "the session behind nginx"
+[ "$(ask "$GATEWAY/sessions/visitor")" = "$before" ] || missed "the session behind nginx"
 ok "nginx in front of three recommenders, any of them knows the session"
 
 load_start
@@ -209,18 +238,23 @@ within 120 "the replacement" replicas_ready 2
 load_end "a replica killed (SIGKILL) and replaced under load"
 
 # --- a newly trained model --------------------------------------------------------------------------------------------
+all_serve() {
+    for id in $(of srgnn) $(of replica); do
+        [ "$(asked "$id" /model | json 'it["model"]')" = "$1" ] || return 1
+    done
+}
 old=$(model_at "$GATEWAY")
 load_start
 SET="$SMALL --set training.seed=2" compose --profile train run --rm train || missed "training a second model"
 new=$(latest)
 [ "$new" != "$old" ] || missed "a second model: LATEST is still $old"
-[ "$(model_at "$GATEWAY")" = "$old" ] || missed "the old model answers until it is replaced"
-deploy/roll.sh -p "$PROJECT" --env-file "$WORK/env" 2>> "$WORK/compose.log" || missed "deploy/roll.sh"
-load_end "trained and swapped to a new model under load"
-for id in $(of srgnn) $(of replica); do
-    [ "$(asked "$id" /model | json 'it["model"]')" = "$new" ] || missed "$id serves another model than $new"
-done
-within 60 "every recommender knows the session after the swap" everyone_knows
+within 60 "every recommender swaps to $new" all_serve "$new"
+load_end "trained, and all three recommenders swapped to the new model, under load"
+load_start
+deploy/roll.sh -p "$PROJECT" --env-file "$WORK/.env" 2>> "$WORK/compose.log" || missed "deploy/roll.sh"
+load_end "every recommender replaced by a new container under load"
+all_serve "$new" || missed "a new container serves another model than $new"
+within 60 "every recommender knows the session after all that" everyone_knows
 ok "all three recommenders serve $new instead of $old, and still know the session"
 
 # --- monitoring -------------------------------------------------------------------------------------------------------
@@ -230,17 +264,21 @@ if left_out grafana; then
 else
     compose --profile monitoring "${UP[@]}" || missed "compose --profile monitoring up"
     within 120 "grafana" curl -sf "http://127.0.0.1:$GRAFANA_PORT/api/health"
-    curl -sf -u "admin:$(sed -n 's/^GRAFANA_PASSWORD=//p' "$WORK/env")" -o /dev/null \
+    curl -sf -u "admin:$(secret GRAFANA_PASSWORD)" -o /dev/null \
         "http://127.0.0.1:$GRAFANA_PORT/api/dashboards/uid/srgnn" || missed "grafana's dashboard"
     ok "grafana has the dashboard"
 fi
 within 60 "prometheus" curl -sf "$PROMETHEUS/-/ready"
 inside "$(of prometheus)" promtool query instant http://localhost:9090 "vector(1)" >/dev/null \
     || missed "health check of prometheus"
+inside "$(of prometheus)" promtool check rules /etc/srgnn/alerts.yml >/dev/null || missed "deploy/alerts.yml"
+[ "$(curl -sS "$PROMETHEUS/api/v1/rules?type=alert" | json 'len(it["data"]["groups"][0]["rules"])')" -gt 0 ] \
+    || missed "prometheus evaluates the alerts"
 query() { curl -sS --get "$PROMETHEUS/api/v1/query" --data-urlencode "query=$1"; }
 three_up() { [ "$(query 'sum(up{job="srgnn"})' | json 'it["data"]["result"][0]["value"][1]')" = 3 ]; }
 within 60 "prometheus sees three recommenders" three_up
-python3 deploy/load.py --url "$GATEWAY" --items "$WORK/items" --rate 20 --seconds 20 > "$WORK/load" \
+python3 deploy/load.py --url "$GATEWAY" --key-file "$WORK/key" --items "$WORK/items" \
+    --rate 20 --seconds 20 > "$WORK/load" \
     || missed "load for the dashboard"
 json '"\n".join(target["expr"] for panel in it["panels"] for target in panel["targets"])' \
     < deploy/grafana/dashboard.json > "$WORK/queries"

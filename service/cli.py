@@ -1,11 +1,14 @@
-"""``srgnn serve``."""
+"""``srgnn serve`` and ``srgnn keys``."""
 
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from srgnn.cli import emit
-from srgnn.errors import ConfigError, StoreUnavailable
+from srgnn.errors import ConfigError, StoreMisconfigured, StoreUnavailable
 
+from . import keys as key_file
+from .connections import BoundedHttp
+from .drain import DrainingServer
 from .settings import PREFIX, Settings, load_settings
 from .telemetry import configure_logging
 
@@ -26,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+SPARE_FILES = 100
+"""What a process may have open beside its connections: libraries, the artifact, Redis."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,11 +53,37 @@ def serve(
     run_service(load_settings(artifact=artifact, redis_url=redis_url, host=host, port=port, workers=workers))
 
 
+@click.command()
+@click.option("--file", "path", required=True, envvar=f"{PREFIX}KEYS_FILE", type=click.Path(path_type=Path))
+@click.option("--name", help="Make a key for this client.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(key_file.SCOPES), help="May do this; repeatable.")
+@click.option("--revoke", help="Take this client's key away.")
+def keys(path: Path, name: str | None, scopes: tuple[str, ...], revoke: str | None) -> None:
+    """Make, revoke or list the API keys in a FILE for SRGNN_KEYS_FILE.
+
+    A new key is printed once and kept nowhere: the file holds its SHA-256. A running service looks at the file every
+    second. Scopes: read recommends and looks, click stores clicks and deletes sessions, admin may do everything.
+    """
+    if name and not scopes:
+        raise click.UsageError("--name needs --scope read, click or admin, or several of them")
+    if bool(name) == bool(revoke) and (name or scopes):
+        raise click.UsageError("give --name with --scope, or --revoke, or neither to list what there is")
+    if name:
+        emit({"name": name, "scopes": scopes, "key": key_file.make(path, name, scopes)})
+    elif revoke:
+        key_file.revoke(path, revoke)
+        emit({"revoked": revoke})
+    else:
+        entries = key_file.parse(key_file.read(path), path)
+        emit({"keys": [{"name": entry.name, "scopes": entry.scopes} for entry in entries]})
+
+
 def run_service(settings: Settings, recommender: "Recommender | None" = None) -> None:
     """Serve, and say at the end what was done; ``recommender`` takes the place of the settings' artifact."""
     configure_logging(settings.log_level)
     if recommender and settings.workers > 1:
         raise ConfigError(f"{PREFIX}WORKERS is {settings.workers}: several workers can only serve an artifact, use one")
+    allow_files(settings.max_connections + SPARE_FILES)
     with open_listener(settings) as listener:
         if settings.workers == 1:
             served, seconds = _serve_alone(settings, listener, recommender)
@@ -60,22 +94,52 @@ def run_service(settings: Settings, recommender: "Recommender | None" = None) ->
     emit({"served": served, "seconds": round(seconds, 3)})
 
 
+def allow_files(number: int) -> None:
+    """Raise the limit of open files, which workers inherit. Raises ConfigError where the system forbids that.
+
+    Past it no connection could be taken, but no artifact be opened and Redis not be reached either.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < number:
+        raise ConfigError(
+            f"{PREFIX}MAX_CONNECTIONS needs {number} open files, but this process may have {most}: lower it to "
+            f"{max(most - SPARE_FILES, 1)}, or raise the limit (ulimit -Hn)"
+        )
+    if allowed != resource.RLIM_INFINITY and allowed < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
+
+
 def _serve_alone(settings: Settings, listener: socket.socket, recommender: "Recommender | None") -> tuple[int, float]:
     """Serve in this process; the number of requests answered, and the seconds that took."""
     from .app import create_app  # brings torch: not for --help, nor before wrong settings are told
 
-    app = create_app(settings, recommender=recommender)
-    asyncio.run(check_store(settings))
-    log_serving(settings, listener, recommender.version if recommender else str(settings.artifact))
-    started = time.monotonic()
-    run_server(app, settings, listener)
+    with _held(signal.SIGHUP):  # it would end this process, while there is no model yet to be swapped
+        app = create_app(settings, recommender=recommender)
+        asyncio.run(check_store(settings))
+        log_serving(settings, listener, recommender.version if recommender else str(settings.artifact))
+        started = time.monotonic()
+        swapper = app.state.swapper
+        signals = (*STOP_SIGNALS, signal.SIGHUP)
+        run_server(app, settings, listener, signals=signals, on_hangup=swapper.look_again if swapper else None)
     return app.state.metrics.served, time.monotonic() - started
+
+
+@contextmanager
+def _held(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait until :func:`run_server` can handle it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def log_serving(settings: Settings, listener: socket.socket, artifact: str) -> None:
     """Say where, and what."""
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     logger.info("serving", extra={"fields": {"url": url, "artifact": artifact, "workers": settings.workers}})
+    if settings.keys_file is None:
+        logger.warning("no keys: every program on this machine may do everything")
 
 
 def open_listener(settings: Settings) -> socket.socket:
@@ -107,25 +171,39 @@ def start_listening(settings: Settings, listener: socket.socket) -> None:
 
 
 async def check_store(settings: Settings) -> None:
-    """Raise StoreUnavailable where the store does not answer at the start: most likely the URL is wrong.
+    """Raise StoreMisconfigured where the store refuses us: time will not mend that.
 
-    Later failures are not fatal, the service then answers without the store.
+    Of a store that does not answer, the log tells: when it comes back, it is used.
     """
     from .app import make_store
 
     store = make_store(settings)
     try:
         await store.ping()
+    except StoreMisconfigured as error:
+        raise StoreMisconfigured(f"{error}; or leave out --redis-url to keep sessions in this process") from error
     except StoreUnavailable as error:
-        raise StoreUnavailable(f"{error}; or leave out --redis-url to keep sessions in this process") from error
+        logger.error(
+            "serving WITHOUT the session store: until it answers, clicks are lost and each one is answered by itself",
+            extra={"fields": {"cause": str(error)}},
+        )
     finally:
         await store.aclose()
 
 
-def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
-    """Serve until a signal asks to stop."""
+def run_server(
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    signals: Sequence[signal.Signals] = STOP_SIGNALS,
+    on_hangup: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C asks to stop; ``signals`` may have waited until here."""
     config = uvicorn.Config(
         app,
+        http=BoundedHttp,
+        proxy_headers=False,  # nobody here asks where a request came from
         ws="none",
         log_config=None,
         access_log=False,
@@ -135,18 +213,20 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket) -> Non
     )
     # Here, because uvloop hides the error of one that was bound to the same port and came second.
     start_listening(settings, listener)
-    server = uvicorn.Server(config)
+    server = DrainingServer(config, app.state.drain, settings.drain_seconds)
 
-    def stop(number: int, frame: object) -> None:
-        server.should_exit = True
-
-    # uvicorn raises the signal again when it has stopped; under Python's own handlers that would kill this
-    # process before its last line is out.
-    previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    # uvicorn takes signals only while it serves, and raises them again when it has stopped; under Python's own
+    # handlers that would kill this process before its last line is out.
+    previous = {number: signal.signal(number, server.handle_exit) for number in STOP_SIGNALS}
+    if on_hangup:
+        hang_up = on_hangup
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: hang_up())
     # What was made by now stays to the end. Looked through for cycles it would hold up requests for 0.2 s at a time.
     gc.collect()
     gc.freeze()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a worker's wait until here
+    if app.state.swapper:
+        app.state.swapper.frozen = True
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     try:
         server.run(sockets=[listener])
     finally:

@@ -1,6 +1,7 @@
 """Refusals and failures as RFC 9457 problem+json: what was sent, where, and what to send instead."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -13,7 +14,9 @@ from starlette.exceptions import HTTPException
 
 from srgnn.errors import InputError, StoreUnavailable
 
-from .schemas import ClickRequest, RecommendationsQuery, RecommendationsRequest
+from .schemas import ClickRequest, RecommendationsQuery, RecommendationsRequest, SwapRequest
+from .sessions.store import TooManyClicks
+from .settings import PREFIX
 
 PROBLEM_JSON = "application/problem+json"
 SHOWN_CHARACTERS = 64
@@ -76,6 +79,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer expected errors of ``app`` as problems. Unexpected ones are for telemetry, which logs them."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(RequestRefused, _on_refused)
+    app.add_exception_handler(TooManyClicks, _on_too_many_clicks)
     app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
     app.add_exception_handler(HTTPException, _on_http_error)
 
@@ -94,6 +98,21 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefused)
     return problem(422, str(error), title="Invalid request", faults=[error.fault])
+
+
+def too_many_clicks(error: TooManyClicks) -> Response:
+    """The answer to a click beyond what one session may have."""
+    seconds = math.ceil(error.retry_seconds)
+    detail = (
+        f"The session got more clicks than it may ({PREFIX}CLICKS_PER_SECOND, {PREFIX}CLICKS_PER_SESSION); this one "
+        f"was not stored. Send it again in {seconds} s. GET recommendations go on."
+    )
+    return problem(429, detail, title="Too many clicks", headers={"Retry-After": str(seconds)})
+
+
+async def _on_too_many_clicks(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TooManyClicks)
+    return too_many_clicks(error)
 
 
 async def _on_store_unavailable(request: Request, error: Exception) -> Response:
@@ -168,7 +187,11 @@ def _remedy(error: Mapping[str, Any]) -> str:
 
 
 FIELDS = sorted(
-    {name for model in (ClickRequest, RecommendationsRequest, RecommendationsQuery) for name in model.model_fields}
+    {
+        name
+        for model in (ClickRequest, RecommendationsRequest, RecommendationsQuery, SwapRequest)
+        for name in model.model_fields
+    }
 )
 PROBLEMS = {
     "extra_forbidden": "no such field here",
@@ -186,6 +209,7 @@ REMEDIES = {
     "session_id": "use 1 to 128 letters, digits and -._~!$&'()*+,;=:@, not beginning with a dot",
     "event_id": "use 1 to 128 printable ASCII characters without spaces, for example a UUID",
     "item_id": "use 1 to 256 characters without control characters or line breaks",
+    "artifact": "send the name of a directory beside LATEST, not a path",
     "histories": 'send at least one history, for example [["42", "17"]]; a history itself may be empty',
     "item_id_invalid": "use 1 to 256 characters without control characters or line breaks",
 }

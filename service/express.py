@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import routes
-from .errors import RequestRefused
+from .errors import RequestRefused, too_many_clicks
 from .schemas import SESSION_ID_PATTERN, ClickRequest, RecommendationsRequest
+from .sessions.store import TooManyClicks
 
 
 class _Way(NamedTuple):
@@ -54,9 +55,13 @@ class Express:
         scope["route"] = way.route  # as FastAPI does, for the metrics' labels
         try:
             request = way.schema.model_validate_json(b"".join(message.get("body", b"") for message in messages))
-            response = await way.route.endpoint(**match.groupdict(), request=request, service=scope["state"]["service"])
+            response = await way.route.endpoint(
+                **match.groupdict(), request=request, service=scope["state"]["live"].service
+            )
         except (ValidationError, RequestRefused):
             return await self.app(scope, _again(messages, receive), send)
+        except TooManyClicks as error:
+            response = too_many_clicks(error)
         await response(scope, receive, send)
 
 

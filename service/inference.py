@@ -47,6 +47,8 @@ class Prediction(NamedTuple):
 
     recommendation: Recommendation
     attention: list[tuple[str, float]] | None = None
+    batch_size: int = 0
+    """Histories that went through the model together; none where it did not answer."""
 
 
 class NotInferred(Exception):
@@ -59,8 +61,9 @@ class NotInferred(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """The queries of one request, answered together."""
+    """The queries of one request, answered together by the model that it began with."""
 
+    recommender: Recommender
     queries: Sequence[Query]
     future: "asyncio.Future[list[Prediction]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -72,14 +75,12 @@ class Batcher:
 
     def __init__(
         self,
-        recommender: Recommender,
         *,
         queue_size: int,
         max_batch: int,
         torch_threads: int = 1,
         observe_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._recommender = recommender
         self._queue_size = queue_size
         self._max_batch = max_batch
         self._observe_batch = observe_batch
@@ -109,11 +110,13 @@ class Batcher:
             _fail(job, "deadline")
         self._thread.shutdown()
 
-    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+    async def predict(
+        self, recommender: Recommender, queries: Sequence[Query], *, deadline_seconds: float
+    ) -> list[Prediction]:
         """Answers in the order of ``queries``, each as if it were alone. Raises NotInferred."""
         if self._waiting + len(queries) > self._queue_size:
             raise NotInferred("queue_full")
-        job = _Job(queries)
+        job = _Job(recommender, queries)
         self._jobs[job] = None
         self._waiting += len(queries)
         self._arrived.set()
@@ -139,12 +142,12 @@ class Batcher:
                 await self._run(batch)
 
     def _next_batch(self) -> list[_Job]:
-        """The oldest jobs, up to ``max_batch`` histories; a larger job goes alone."""
+        """The oldest jobs of one model, up to ``max_batch`` histories; a larger job goes alone."""
         batch: list[_Job] = []
         room = self._max_batch
         while self._jobs:
             job = next(iter(self._jobs))
-            if batch and len(job.queries) > room:
+            if batch and (len(job.queries) > room or job.recommender is not batch[0].recommender):
                 break
             self._leave(job)
             batch.append(job)
@@ -155,7 +158,7 @@ class Batcher:
         queries = [query for job in batch for query in job.queries]
         self._observe_batch(len(queries))
         try:
-            predictions = await self._infer(queries)
+            predictions = await self._infer(batch[0].recommender, queries)
         except Exception:
             logger.exception("the model failed on a batch of %d histories", len(queries))
             for job in batch:
@@ -167,11 +170,11 @@ class Batcher:
             if not job.future.done():
                 job.future.set_result(answers)
 
-    async def _infer(self, queries: Sequence[Query]) -> list[Prediction]:
-        if len(queries) * len(self._recommender.vocabulary) > INLINE_SCORES:
+    async def _infer(self, recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
+        if len(queries) * len(recommender.vocabulary) > INLINE_SCORES:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, infer, self._recommender, queries)
-        predictions = infer(self._recommender, queries)
+            return await loop.run_in_executor(self._thread, infer, recommender, queries)
+        predictions = infer(recommender, queries)
         await asyncio.sleep(0)  # the loop reads what arrived meanwhile
         return predictions
 
@@ -190,7 +193,7 @@ def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction
         exclude=excluded if any(excluded) else None,
     )
     return [
-        Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None)
+        Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None, len(queries))
         for query, best in zip(queries, found, strict=True)
     ]
 

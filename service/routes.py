@@ -1,5 +1,6 @@
 """The endpoints."""
 
+import logging
 from typing import Annotated, Any
 
 import orjson
@@ -9,22 +10,28 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from srgnn.errors import StoreUnavailable
 
 from . import inference, ladder
-from .errors import PROBLEM_JSON
+from .errors import PROBLEM_JSON, Fault, RequestRefused, problem
 from .limits import check_size, resolve_k
 from .schemas import (
     SESSION_ID_PATTERN,
     ClickRequest,
     Degraded,
-    Health,
+    Liveness,
     ModelInfo,
     Problem,
+    Readiness,
     RecommendationsAnswer,
     RecommendationsQuery,
     RecommendationsRequest,
     SessionAnswer,
     SessionHistory,
+    SwapAnswer,
+    SwapRequest,
 )
-from .state import Service, ServiceDependency
+from .state import Service, ServiceDependency, SwapsDependency
+from .versions import Wanted
+
+logger = logging.getLogger(__name__)
 
 PROBLEM_SCHEMA = Problem.model_json_schema()
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -54,10 +61,14 @@ async def click(session_id: SessionId, request: ClickRequest, service: ServiceDe
     """Append a click to the session and recommend the next items."""
     settings = service.settings
     check_size(request.exclude, settings.max_exclude, place="body.exclude", setting="max_exclude")
+    check_size(request.history, settings.max_history_length, place="body.history", setting="max_history_length")
     k = _k(service, request.k, "body.k")
-    found = await ladder.click(service, session_id, request)
-    query = inference.Query(found.session.items, k, frozenset(request.exclude), request.exclude_seen, request.explain)
-    return await _recommend(service, session_id, found, query)
+    with service.load:
+        found = await ladder.click(service, session_id, request)
+        service.quality.judge(found.session)
+        excluded = frozenset(request.exclude)
+        query = inference.Query(found.session.items, k, excluded, request.exclude_seen, request.explain)
+        return await _recommend(service, session_id, found, query)
 
 
 @router.get("/sessions/{session_id}", response_model=SessionHistory, tags=["sessions"])
@@ -77,8 +88,9 @@ async def session_recommendations(
 ) -> Response:
     """Recommend the next items without a click; popular items for an unknown session."""
     k = _k(service, query.k, "query.k")
-    found = await ladder.history(service, session_id)
-    return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
+    with service.load:
+        found = await ladder.history(service, session_id)
+        return await _recommend(service, session_id, found, inference.Query(found.session.items, k))
 
 
 @router.delete("/sessions/{session_id}", status_code=204, tags=["sessions"])
@@ -99,7 +111,8 @@ async def recommendations(request: RecommendationsRequest, service: ServiceDepen
     k = _k(service, request.k, "body.k")
     excluded = frozenset(request.exclude)
     queries = [inference.Query(items, k, excluded, request.exclude_seen) for items in request.histories]
-    predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
+    with service.load:
+        predictions, degraded = await ladder.predict(service, queries, service.settings.bulk_deadline_ms)
     answers = [
         _answer(service, prediction, len(query.history), degraded)
         for query, prediction in zip(queries, predictions, strict=True)
@@ -117,38 +130,61 @@ async def model(service: ServiceDependency) -> Response:
             "items": len(recommender.vocabulary),
             "max_length": recommender.rules.max_length,
             "search": recommender.scorer.search,
+            "previous": service.previous,
             "manifest": service.manifest,
         }
     )
 
 
-@router.get("/livez", response_model=Health, tags=["operations"])
+@router.post("/admin/model", response_model=SwapAnswer, tags=["operations"])
+async def swap_model(request: SwapRequest, swaps: SwapsDependency) -> Response:
+    """Swap the model for another, which is loaded and checked first; where it is refused, the old one goes on."""
+    if request.artifact and request.rollback:
+        raise RequestRefused(Fault("body.rollback", "true", "artifact is given as well", "send one of the two"))
+    if swaps is None:
+        return problem(409, "This service was started with a model that is no artifact: nothing can replace it.")
+    outcome = await swaps.swap(Wanted(request.artifact, request.rollback))
+    if outcome.refused:
+        detail = f"{outcome.refused}. Model {outcome.old} goes on answering."
+        return problem(409 if outcome.conflict else 422, detail, title="The model was not swapped")
+    return _json({"old": outcome.old, "new": outcome.new})
+
+
+@router.get("/livez", response_model=Liveness, tags=["operations"])
 async def alive() -> Response:
     """Say that the process is alive."""
     return _json({"status": "alive"})
 
 
-@router.get("/readyz", response_model=Health, tags=["operations"])
+@router.get("/readyz", response_model=Readiness, tags=["operations"])
 async def ready(service: ServiceDependency) -> Response:
-    """Say that the model passed its probes (it is not served otherwise) and the session store answers."""
+    """Say whether requests should be sent here: always, until the service is about to stop."""
+    if service.drain.begun:
+        return problem(503, "This service is about to stop: send requests to another one.", title="Draining")
     try:
         await service.store.ping()
-    except StoreUnavailable as error:
+    except StoreUnavailable as error:  # of every replica at once: without one, nobody would answer at all
         ladder.store_failed(service, "ping", error)
-        raise
-    return _json({"status": "ready"})
+        return _json({"status": "ready", "store": "unavailable"})
+    return _json({"status": "ready", "store": "ok"})
 
 
 @router.get("/metrics", tags=["operations"], response_class=Response)
 async def metrics(service: ServiceDependency) -> Response:
     """Return the metrics in Prometheus' text format."""
     service.metrics.queue_length.set(service.batcher.waiting)
+    service.metrics.coverage.set(service.quality.coverage())
     return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _recommend(service: Service, session_id: str, found: ladder.History, query: inference.Query) -> Response:
     [prediction], degraded = await ladder.predict(service, [query], service.settings.deadline_ms)
     answer = _answer(service, prediction, found.session.clicks, found.degraded or degraded)
+    if prediction.recommendation.source == "popularity" and found.session.clicks and not degraded:
+        logger.debug("no item of the session is known")
+    answered = service.quality.answered(service.recommender, prediction.recommendation)
+    if found.session.new:
+        service.store.remember(session_id, found.session.clicks, answered)
     if query.explain:
         weights = prediction.attention
         answer["attention"] = weights and [{"item_id": item, "weight": weight} for item, weight in weights]

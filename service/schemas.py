@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from srgnn.directory import NAME_PATTERN
 from srgnn.errors import InputError
 from srgnn.vocabulary import MAX_ITEM_ID_LENGTH, check_item_id
 
@@ -35,6 +36,8 @@ ItemId = Annotated[
 ItemIds = Annotated[list[ItemId], FailFast()]
 """Stops at its first error: a body of a million wrong ids must not make a million errors."""
 
+Source = Literal["model", "transitions", "popularity"]
+
 
 def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -47,7 +50,8 @@ Degraded = Literal["store_unavailable", "queue_full", "deadline", "model_error"]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # A message may end in the log, and what was sent must not.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class ClickRequest(_Request):
@@ -62,7 +66,12 @@ class ClickRequest(_Request):
     k: K | None = Field(None, description="How many items to recommend.")
     exclude: ItemIds = Field([], description="Items that must not be recommended.")
     exclude_seen: bool = Field(False, description="Whether items of the session are left out as well.")
-    consent: bool = Field(True, description="false stores nothing: the answer rests on this click alone.")
+    history: ItemIds = Field(
+        [],
+        description="The session's clicks before this one as the caller knows them, oldest first. Used only where the "
+        "stored session cannot be: the store does not answer, or there is no consent.",
+    )
+    consent: bool = Field(True, description="false stores nothing: the answer rests on history and this click alone.")
     explain: bool = Field(False, description="Adds the attention weight of each click that the model saw.")
 
     model_config = ConfigDict(
@@ -105,6 +114,30 @@ class RecommendationsRequest(_Request):
     )
 
 
+class SwapRequest(_Request):
+    """The model to swap to: one by name, the one before, or else what LATEST names."""
+
+    artifact: Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")] | None = Field(
+        None, description="Name of a directory beside LATEST."
+    )
+    rollback: bool = Field(False, description="true for the model before this one; again, and it is this one again.")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{}, {"artifact": "diginetica-20261122-3f9c1a2b"}, {"rollback": True}]}
+    )
+
+
+class SwapAnswer(BaseModel):
+    """What answered and what answers now; the same where there was nothing to do."""
+
+    old: str
+    new: str
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"old": "diginetica-20261122-3f9c1a2b", "new": "diginetica-20261129-81b0c9d4"}]}
+    )
+
+
 class ScoredItem(BaseModel):
     """A recommended item; only scores of one answer compare."""
 
@@ -123,7 +156,7 @@ class Answer(BaseModel):
     """The next items of one history."""
 
     items: list[ScoredItem] = Field(description="Best first; equal scores in catalogue order.")
-    source: Literal["model", "transitions", "popularity"] = Field(description="What answered.")
+    source: Source = Field(description="What answered.")
     degraded: Degraded | None = Field(description="Why this is not the best answer the service can give, or null.")
     clicks: int = Field(description="Clicks of the session or history that was answered for.")
     model: str = Field(description="The artifact that answered.")
@@ -177,6 +210,7 @@ class ModelInfo(BaseModel):
     items: int = Field(description="Items in the catalogue.")
     max_length: int = Field(description="Clicks of a session that the model looks at, the last ones.")
     search: str = Field(description="How the catalogue is searched on this processor: int8, float32, ...")
+    previous: str | None = Field(description="The model before this one, to which a rollback leads.")
     manifest: dict[str, Any] | None = Field(description="The artifact's manifest, where it was loaded from one.")
 
     model_config = ConfigDict(
@@ -187,6 +221,7 @@ class ModelInfo(BaseModel):
                     "items": 43097,
                     "max_length": 50,
                     "search": "int8",
+                    "previous": None,
                     "manifest": {"version": 1},
                 }
             ]
@@ -194,12 +229,21 @@ class ModelInfo(BaseModel):
     )
 
 
-class Health(BaseModel):
-    """Whether the process is alive, or ready to answer."""
+class Liveness(BaseModel):
+    """The process is alive."""
 
-    status: Literal["alive", "ready"]
+    status: Literal["alive"]
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "alive"}]})
+
+
+class Readiness(BaseModel):
+    """Requests may be sent here. Without the store they are answered from what they carry, and say so."""
+
+    status: Literal["ready"]
+    store: Literal["ok", "unavailable"]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "store": "ok"}]})
 
 
 class Problem(BaseModel):

@@ -3,6 +3,7 @@
 No setting changes what the model sees of a session: those rules belong to the artifact.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from srgnn.errors import ConfigError
+
+from .sessions.store import REMEMBERED_CLICKS
 
 PREFIX = "SRGNN_"
 
@@ -41,6 +44,21 @@ class Settings(BaseSettings):
         description="Processes that answer on the one port, each within the limits below; several need redis_url.",
     )
 
+    keys_file: Path | None = Field(
+        None,
+        description="File of API keys, made by `srgnn keys` and read again when it changes. Without one nobody needs a "
+        "key, and the service listens on loopback only.",
+    )
+    key_rate: float = Field(
+        0, ge=0, le=1_000_000, description="Requests a second that each key may send to each worker; 0 is no limit."
+    )
+    max_connections: int = Field(
+        1000, ge=1, le=1_000_000, description="Open connections of each worker; past that, new ones get a 503."
+    )
+    transfer_seconds: int = Field(
+        10, ge=1, le=3600, description="Longest a client may take to send a request, or to take its answer."
+    )
+
     max_clicks: int = Field(
         100,
         ge=1,
@@ -49,6 +67,21 @@ class Settings(BaseSettings):
     )
     idle_seconds: int = Field(
         1800, ge=1, le=31_536_000, description="A session is gone this long after its last click."
+    )
+    clicks_per_second: int = Field(
+        50,
+        ge=0,
+        le=REMEMBERED_CLICKS,
+        description="Most clicks of one session within a second, 0 for any; past that they are refused and not stored.",
+    )
+    clicks_per_session: int = Field(
+        10_000, ge=0, description="Most clicks of one session, 0 for any; past that they are refused until it expires."
+    )
+    click_stream_length: int = Field(
+        1_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Clicks kept in Redis for srgnn export-clicks, about; past that the oldest go. 0 keeps none.",
     )
     max_memory_sessions: int = Field(
         100_000,
@@ -75,6 +108,12 @@ class Settings(BaseSettings):
     max_exclude: int = Field(1000, ge=0, description="Most item ids in a request's exclude.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; a larger one is refused unread.")
 
+    max_under_way: int = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests worked on at a time; past that they are refused at once with 503 and Retry-After.",
+    )
     queue_size: int = Field(
         1024,
         ge=1,
@@ -87,6 +126,21 @@ class Settings(BaseSettings):
     bulk_deadline_ms: int = Field(5000, ge=1, le=600_000, description="The same for POST /recommendations.")
     torch_threads: int = Field(1, ge=1, le=1024, description="Threads of one forward pass.")
 
+    watch_seconds: int = Field(
+        5, ge=0, le=86_400, description="How often LATEST is looked at for a new model to swap to; 0 never."
+    )
+    hang_seconds: int = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="A worker, of several, that stands still for so long is killed and replaced; 0 never.",
+    )
+    drain_seconds: int = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="How long a stop still answers new requests while /readyz says 503, for balancers to notice.",
+    )
     shutdown_seconds: int = Field(10, ge=1, le=3600, description="Longest a stop waits for requests under way.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log lines written; debug adds one for every request."
@@ -110,12 +164,26 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_HISTORIES is {self.max_histories}, above {PREFIX}QUEUE_SIZE, which is "
                 f"{self.queue_size}: such a request could never be taken; lower one or raise the other"
             )
+        if self.keys_file is None and not is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST is {self.host!r}, which others may reach, but {PREFIX}KEYS_FILE is not set: anybody "
+                "could read and write sessions. Make a key with: srgnn keys --file FILE --name NAME --scope click "
+                f"--scope read, and set {PREFIX}KEYS_FILE=FILE; or listen on this machine only: --host 127.0.0.1"
+            )
         if self.workers > 1 and self.redis_url is None:
             raise ValueError(
                 f"{PREFIX}WORKERS is {self.workers}, but {PREFIX}REDIS_URL is not set: each worker would keep sessions "
                 "of its own, and see only its share of their clicks; give --redis-url, or leave it at one worker"
             )
         return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(**overrides: Any) -> Settings:

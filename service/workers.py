@@ -2,11 +2,13 @@
 
 All accept from one listening socket, so that a connection goes to a worker that has time for it, and one that waits
 while a worker dies is taken by another. All map the files of one artifact, whose pages the machine holds once. Parent
-and worker have a pipe:
+and worker (:mod:`service.worker`) have a pipe:
 
-    worker: what the settings' artifact is     parent: the artifact to serve, for all the same
     worker: LOADED, or why it cannot           parent: SERVE, to the first workers once all have loaded
+    swaps: see service/rollout.py
     either is gone: the pipe is at its end
+
+and a count that the worker's event loop moves: one that stands still for ``hang_seconds`` means a worker to be killed.
 
 The port opens with the first SERVE. uvicorn's own supervisor does none of this: it starts a worker that cannot load
 over and over, and its workers outlive it. The parent imports no torch.
@@ -14,41 +16,41 @@ over and over, and its workers outlive it. The parent imports no torch.
 Metrics: each worker keeps its values in files of a directory that all share, and whichever is asked adds them up.
 """
 
-import asyncio
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ctypes import c_ulong
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 
 from srgnn.errors import SRGNNError
 
-from .cli import STOP_SIGNALS, check_store, log_serving, run_server, start_listening
+from .cli import STOP_SIGNALS, log_serving, start_listening
+from .rollout import Ask, Asker, Done, Rollouts
 from .settings import Settings
-from .telemetry import METRICS_DIRECTORY, configure_logging, requests_answered
+from .telemetry import METRICS_DIRECTORY, requests_answered
+from .versions import Versions, Wanted
+from .worker import LOADED, SERVE, Link, stop_seconds, work
 
 logger = logging.getLogger(__name__)
 
-LOADED, SERVE = "loaded", "serve"
+SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 RETRY_SECONDS = 10
 """Pause after a replacement that could not start, so that a lasting cause costs little while the others serve."""
-OVERTIME_SECONDS = 5
-"""What a worker may take to end beyond ``shutdown_seconds`` before it is killed."""
+LOOK_SECONDS = 1.0
+"""How often the parent looks at what no message tells: LATEST, and whether the workers move."""
 
 spawn = multiprocessing.get_context("spawn")  # a fork would take over locks of threads that it does not have
 
@@ -61,11 +63,18 @@ class WorkerFailed(SRGNNError):
 class _Worker:
     process: SpawnProcess
     pipe: "Connection"
+    beats: c_ulong
+    artifact: Path
     loaded: bool = False
     serving: bool = False
+    outdated: bool = False
+    """Killed because it had loaded what is no longer served."""
     failure: SRGNNError | None = None
+    seen_beats: int = 0
+    moved: float = 0.0
+    """When ``seen_beats`` was last another number."""
 
-    def tell(self, message: Path | str) -> None:
+    def tell(self, message: object) -> None:
         with suppress(OSError):  # it is gone, which the end of the pipe will tell
             self.pipe.send(message)
 
@@ -82,33 +91,51 @@ class Supervisor:
     settings: Settings
     listener: socket.socket
     _workers: list[_Worker] = field(default_factory=list)
-    _artifact: Path | None = None
     _opened: float | None = None
+    _stopped: bool = False
     _retry_at: float = 0.0
+    _look_again: bool = False
+    """At what the setting names: SIGHUP came."""
+    _followed: float = 0.0
+    """When LATEST was last looked at."""
+    _looked: float = 0.0
+    """When the workers were last looked at."""
+
+    def __post_init__(self) -> None:
+        self._versions = Versions(self.settings.artifact)
+        self._rollouts = Rollouts(self._versions, self._serving)
 
     def run(self) -> tuple[int, float]:
         """Serve until SIGTERM or Ctrl-C; the number of requests answered, and the seconds since the port opened.
 
-        Raises what kept the workers from starting: ArtifactError, ConfigError, StoreUnavailable or WorkerFailed.
+        Raises what kept the workers from starting: ArtifactError, ConfigError, StoreMisconfigured or WorkerFailed.
         """
-        with _metrics_directory() as metrics, _stop_signal() as stop:
+        with _metrics_directory() as metrics, _signals() as signals:
             try:
-                while not stop.poll():
+                while not self._stopped:
                     self._fill_up()
-                    self._wait(stop)
+                    self._wait(signals)
+                    self._follow()
+                    self._kill_hung()
             finally:
-                self._end()
+                self._end(signals)
             return requests_answered(metrics), time.monotonic() - self._opened if self._opened else 0.0
+
+    def _serving(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.serving]
 
     def _fill_up(self) -> None:
         while len(self._workers) < self.settings.workers and time.monotonic() >= self._retry_at:
-            self._workers.append(_start(self.settings, self.listener, replaces_another=self._opened is not None))
+            replaces_another = self._opened is not None
+            self._workers.append(_start(self.settings, self.listener, self._versions, replaces_another))
 
-    def _wait(self, stop: "Connection") -> None:
-        """Until a worker says something or ends, a stop is asked for, or a replacement is due."""
-        missing = len(self._workers) < self.settings.workers
-        seconds = max(0.0, self._retry_at - time.monotonic()) if missing else None
-        heard = wait([stop, *(worker.pipe for worker in self._workers)], seconds)
+    def _wait(self, signals: "Connection") -> None:
+        """Until a worker says something or ends, a signal comes, or there is something to be looked at."""
+        heard = wait([signals, *(worker.pipe for worker in self._workers)], LOOK_SECONDS)
+        if signals in heard:
+            number = signals.recv()
+            self._look_again |= number == signal.SIGHUP
+            self._stopped |= number in STOP_SIGNALS
         for worker in [worker for worker in self._workers if worker.pipe in heard]:
             self._hear(worker)
         self._let_serve()
@@ -118,13 +145,16 @@ class Supervisor:
             message = worker.pipe.recv()
         except (EOFError, OSError):
             return self._lost(worker)
-        if isinstance(message, SRGNNError):
-            worker.failure = message
-        elif message == LOADED:
-            worker.loaded = True
-        else:  # LATEST may change between two who read it: the first decides, also for all who come later
-            self._artifact = self._artifact or message
-            worker.tell(self._artifact)
+        match message:
+            case SRGNNError():
+                worker.failure = message
+            case Ask(number, wanted):
+                self._rollouts.begin(wanted, Asker(worker, number))
+            case Done():
+                self._rollouts.hear(worker, message)
+            case _:
+                assert message == LOADED
+                worker.loaded = True
 
     def _let_serve(self) -> None:
         if not self._opened:
@@ -132,18 +162,51 @@ class Supervisor:
                 return
             start_listening(self.settings, self.listener)
             self._opened = time.monotonic()
-            log_serving(self.settings, self.listener, str(self._artifact))
+            log_serving(self.settings, self.listener, str(self._versions.current))
         for worker in self._workers:
-            if worker.loaded and not worker.serving:
-                worker.serving = True
-                worker.tell(SERVE)
+            if not worker.loaded or worker.serving or worker.outdated:
+                continue
+            if worker.artifact != self._versions.current:  # swapped meanwhile; the next one loads the new model
+                worker.outdated = True
+                worker.process.kill()
+                continue
+            worker.serving, worker.moved = True, time.monotonic()
+            worker.tell(SERVE)
+            self._rollouts.join(worker)
+
+    def _follow(self) -> None:
+        """Swap to what the setting names, after SIGHUP or when LATEST has changed."""
+        if not self._serving() or self._rollouts.under_way:
+            return
+        seconds, now = self.settings.watch_seconds, time.monotonic()
+        due = bool(seconds) and now >= self._followed + seconds
+        if due:
+            self._followed = now
+        if self._look_again or (due and self._versions.latest_changed()):
+            self._look_again = False
+            self._rollouts.begin(Wanted())
+
+    def _kill_hung(self) -> None:
+        now = time.monotonic()
+        paused = now - self._looked > 5 * LOOK_SECONDS  # so were the workers perhaps, with the whole machine
+        self._looked = now
+        for worker in self._serving():
+            if worker.beats.value != worker.seen_beats or paused:
+                worker.seen_beats, worker.moved = worker.beats.value, now
+            elif self.settings.hang_seconds and now - worker.moved >= self.settings.hang_seconds:
+                logger.error("a worker hangs and is killed", extra={"fields": worker.fields})
+                worker.process.kill()
+                worker.moved = now
 
     def _lost(self, worker: _Worker) -> None:
         """Replace it now, or later where it could not start. Raises its failure where no other is left."""
         worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
+        self._rollouts.lose(worker)
         mark_process_dead(worker.process.pid, os.environ[METRICS_DIRECTORY])  # type: ignore[no-untyped-call]
+        if worker.outdated:
+            return
         if worker.serving and worker.process.exitcode != STARTUP_FAILURE:
             logger.error("a worker died and is replaced", extra={"fields": worker.fields})
             return
@@ -156,21 +219,33 @@ class Supervisor:
         fields = {**worker.fields, "cause": str(failure), "retry_seconds": RETRY_SECONDS}
         logger.error("a worker cannot be replaced, the others go on", extra={"fields": fields})
 
-    def _end(self) -> None:
-        """Refuse new connections, let each worker finish what is under way."""
+    def _end(self, signals: "Connection") -> None:
+        """Let each worker finish what is under way, and new requests while it drains; a second signal ends that."""
+        self._rollouts.abandon("the service is about to stop")
         self.listener.close()
         for worker in self._workers:
             if worker.serving:
                 worker.process.terminate()
             else:  # it has nothing to finish
                 worker.process.kill()
-        deadline = time.monotonic() + self.settings.shutdown_seconds + OVERTIME_SECONDS
-        for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.exitcode is None:
-                logger.error("a worker did not end in time and is killed", extra={"fields": worker.fields})
-                worker.process.kill()
-                worker.process.join()
+        deadline = time.monotonic() + stop_seconds(self.settings)
+        while running := {worker.process.sentinel: worker for worker in self._workers if _runs(worker)}:
+            heard = wait([signals, *running], max(0.0, deadline - time.monotonic()))
+            late = time.monotonic() >= deadline
+            if late or (signals in heard and signals.recv() in STOP_SIGNALS):
+                for worker in running.values():
+                    self._end_now(worker, by_force=late)
+
+    def _end_now(self, worker: _Worker, *, by_force: bool) -> None:
+        if not by_force:
+            return worker.process.terminate()
+        logger.error("a worker did not end in time and is killed", extra={"fields": worker.fields})
+        worker.process.kill()
+        worker.process.join()
+
+
+def _runs(worker: _Worker) -> bool:
+    return worker.process.exitcode is None
 
 
 @contextmanager
@@ -188,10 +263,10 @@ def _metrics_directory() -> Iterator[str]:
 
 
 @contextmanager
-def _stop_signal() -> Iterator["Connection"]:
-    """A pipe with something to read once SIGTERM or SIGINT came, so that one wait hears workers and signals."""
+def _signals() -> Iterator["Connection"]:
+    """A pipe with the numbers of the signals that came, so that one wait hears workers and signals."""
     reader, writer = multiprocessing.Pipe(duplex=False)
-    previous = {number: signal.signal(number, lambda number, _: writer.send(number)) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, lambda number, _: writer.send(number)) for number in SIGNALS}
     try:
         yield reader
     finally:
@@ -201,59 +276,18 @@ def _stop_signal() -> Iterator["Connection"]:
         writer.close()
 
 
-def _start(settings: Settings, listener: socket.socket, *, replaces_another: bool) -> _Worker:
+def _start(settings: Settings, listener: socket.socket, versions: Versions, replaces_another: bool) -> _Worker:
     ours, theirs = spawn.Pipe()
+    beats = spawn.RawValue(c_ulong)
+    link = Link(theirs, beats, versions)
     # daemon: ended with the parent where that fails unexpectedly
-    process = spawn.Process(target=_work, args=(settings, listener, theirs, replaces_another), daemon=True)
+    process = spawn.Process(target=work, args=(settings, listener, link, replaces_another), daemon=True)
     resource_tracker.ensure_running()  # its start would let signals through
-    # Ctrl-C in a terminal reaches a worker too. It inherits that signals wait, until run_server can handle them.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # What a terminal sends reaches a worker too. It inherits that signals wait; it will handle SIGTERM, nothing else.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    return _Worker(process, ours)
-
-
-def _work(settings: Settings, listener: socket.socket, pipe: "Connection", replaces_another: bool) -> None:
-    """One worker's life, in its own process."""
-    configure_logging(settings.log_level)
-    threading.Thread(target=_end_with_parent, args=(settings.shutdown_seconds,), daemon=True).start()
-    try:
-        app = _load(settings, pipe, replaces_another)
-        pipe.send(LOADED)
-        pipe.recv()
-    except SRGNNError as error:
-        pipe.send(error)
-    except (EOFError, ConnectionError):
-        pass  # the parent is gone
-    else:
-        run_server(app, settings, listener)
-    parent = multiprocessing.parent_process()
-    if parent and not parent.is_alive():
-        shutil.rmtree(os.environ[METRICS_DIRECTORY], ignore_errors=True)
-
-
-def _load(settings: Settings, pipe: "Connection", replaces_another: bool) -> FastAPI:
-    from srgnn.directory import resolve
-
-    from .app import create_app
-
-    pipe.send(resolve(settings.artifact))
-    app = create_app(settings.model_copy(update={"artifact": pipe.recv()}))
-    if replaces_another:
-        app.state.metrics.replacements.inc()
-    else:  # later on, a store that does not answer is no reason not to serve
-        asyncio.run(check_store(settings))
-    return app
-
-
-def _end_with_parent(shutdown_seconds: int) -> None:
-    """Stop gracefully when the parent is gone, however it went; by force where that does not work."""
-    parent = multiprocessing.parent_process()
-    assert parent
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(shutdown_seconds + OVERTIME_SECONDS)
-    os._exit(1)
+    return _Worker(process, ours, beats, versions.current)

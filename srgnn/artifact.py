@@ -19,6 +19,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class Artifact:
     def name(self) -> str:
         """The directory's name, which is also the model's version."""
         return self.path.name
+
+    @property
+    def created(self) -> datetime:
+        """When it was made."""
+        return datetime.fromisoformat(self.manifest["created"])
 
 
 def save(
@@ -282,6 +288,12 @@ def write_probes(folder: Path, recommender: Recommender, histories: Sequence[Seq
         for history, answer in zip(asked, answers, strict=True)
     ]
     (folder / "probes.json").write_text(json.dumps(probes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def probe_histories(path: Path) -> list[list[str]]:
+    """The histories of a loaded artifact's probes."""
+    probes = json.loads((path / "probes.json").read_text(encoding="utf-8"))
+    return [probe["history"] for probe in probes]
 
 
 def _probe_k(recommender: Recommender) -> int:

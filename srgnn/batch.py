@@ -14,7 +14,6 @@ Output, by suffix, one record per input record and in its order:
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from .atomic import replaced_when_whole
 from .errors import DataError, InputError
 from .processes import answer_in_order
 from .progress import progress
@@ -292,16 +292,3 @@ def _parquet_writer(output: Path) -> Iterator[Write]:
     parquet = _pyarrow_parquet()
     with replaced_when_whole(output) as partial_output, parquet.ParquetWriter(partial_output, _schema()) as file:
         yield file.write_batch
-
-
-@contextmanager
-def replaced_when_whole(output: Path) -> Iterator[Path]:
-    """A path beside ``output`` that becomes ``output`` when the block ends well and is removed otherwise."""
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)

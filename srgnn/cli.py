@@ -17,12 +17,14 @@ COMMANDS = {
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),
     "index": ("srgnn.commands", "index a very large catalogue"),
     "serve": ("service.cli", "answer over HTTP"),
+    "keys": ("service.cli", "API keys of the service"),
+    "export-clicks": ("service.clicklog.cli", "served clicks -> Parquet files to train on"),
     "replay": ("training.commands", "replay held-out sessions against a running service"),
     "inspect": ("srgnn.commands", "what is in an artifact"),
 }
-"""name -> (module that holds a click command of that name, one line of help)."""
+"""name -> (module that holds a click command of that name, with _ for -, one line of help)."""
 
-EXTRAS = {"training": "train", "service": "serve"}
+EXTRAS = {"training": "train", "service": "serve", "service.clicklog.cli": "serve,export"}
 
 
 class LazyGroup(click.Group):
@@ -38,7 +40,7 @@ class LazyGroup(click.Group):
             return None
         module_name, _ = COMMANDS[cmd_name]
         try:
-            command = getattr(importlib.import_module(module_name), cmd_name)
+            command = getattr(importlib.import_module(module_name), cmd_name.replace("-", "_"))
         except ModuleNotFoundError as error:
             raise click.ClickException(_missing_module(module_name, error)) from error
         assert isinstance(command, click.Command)
@@ -60,7 +62,7 @@ class LazyGroup(click.Group):
 
 def _missing_module(module_name: str, error: ModuleNotFoundError) -> str:
     package = module_name.partition(".")[0]
-    extra = EXTRAS.get(package)
+    extra = EXTRAS.get(module_name) or EXTRAS.get(package)
     remedy = f"pip install 'srgnn[{extra}]'" if extra else "pip install srgnn"
     return f"{error.name!r} is not installed and this command needs it: {remedy}"
 

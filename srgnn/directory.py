@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from .errors import ArtifactError, ConfigError
 
 FORMAT = "srgnn-artifact"
@@ -118,9 +116,8 @@ def resolve(path: Path) -> Path:
             f"{path} holds neither manifest.json nor LATEST: give an artifact, or train one with `srgnn train`"
         )
     try:
-        with pointer.open(encoding="utf-8", errors="replace") as stream:
-            return artifact_named(path, stream.read(200).strip())
-    except (ArtifactError, OSError) as error:
+        return artifact_named(path, pointer.read_text(encoding="utf-8", errors="replace").strip())
+    except ArtifactError as error:
         raise ArtifactError(f"{pointer} names no artifact: {error}") from error
 
 
@@ -149,7 +146,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             "its own name"
         )
     try:
-        manifest = orjson.loads(file.read_bytes())  # bounded in depth, unlike json
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{file} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -179,11 +176,8 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtifactError(f"{file} cannot be read: {error.strerror}; copy the artifact again") from error
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ SRGNNError
 ├── ArtifactError      an artifact is damaged, incomplete or of another version
 ├── InputError         a value in a request is out of bounds (k, item id, history)
 └── StoreUnavailable   the session store did not answer in time
+    └── StoreMisconfigured   it answered, but not to us: a wrong password, or no Redis at all
 
 A message says what was found, where, what was expected and what to do next.
 """
@@ -33,3 +34,7 @@ class InputError(SRGNNError):
 
 class StoreUnavailable(SRGNNError):
     """The session store did not answer in time."""
+
+
+class StoreMisconfigured(StoreUnavailable):
+    """What is at the store's address refuses us or is no Redis, which only its operator can mend."""

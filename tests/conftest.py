@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 
+from service.connections import BoundedHttp
 from srgnn import ann, artifact
 from srgnn.fallback import Fallback
 from srgnn.model import SRGNN, SRGNNConfig
@@ -141,7 +142,7 @@ def running() -> Callable[[FastAPI], AbstractContextManager[str]]:
 
 @contextmanager
 def _running(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, http=BoundedHttp, port=0, ws="none", log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, name="uvicorn")
     thread.start()
     try:

@@ -35,6 +35,7 @@ class RedisServer:
     def __init__(self, directory: Path | None = None, appendfsync: str = "always") -> None:
         self._persistence = {"appendonly": "no"}
         if directory:
+            directory.mkdir(exist_ok=True)
             self._persistence = {"appendonly": "yes", "appendfsync": appendfsync, "dir": str(directory)}
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"

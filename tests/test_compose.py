@@ -5,14 +5,19 @@ deploy/smoke.sh runs it for real.
 
 import json
 import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from fastapi.routing import APIRoute
+from opentelemetry.sdk import environment_variables
 from prometheus_client import Metric
 
+from service.keys import Keys
+from service.routes import router
 from service.settings import PREFIX, Settings
 from service.telemetry import Metrics
 from srgnn import __version__
@@ -27,7 +32,9 @@ RECOMMENDERS = {name: service for name, service in SERVICES.items() if service["
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text(encoding="utf-8"))
+ALERTS = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+ALERTING = [alert["expr"] for alert in ALERTS]
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 
@@ -104,10 +111,10 @@ def test_compose_and_image_check_health_alike():
         assert service["healthcheck"]["test"] == ["CMD", *json.loads(command)]
 
 
-def test_only_recommenders_reach_redis():
+def test_only_recommenders_and_the_exporter_reach_redis():
     assert COMPOSE["networks"]["store"]["internal"] is True
     on_store = {name for name, service in SERVICES.items() if "store" in service.get("networks", ())}
-    assert on_store == {"redis", *RECOMMENDERS}
+    assert on_store == {"redis", "export", *RECOMMENDERS}
     assert "ports" not in SERVICES["redis"]
     assert SERVICES["redis"]["networks"] == ["store"]
 
@@ -120,8 +127,8 @@ def test_every_published_port_is_on_loopback_unless_told_otherwise():
 
 
 def test_every_secret_is_required_and_has_no_default():
-    uses = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN)\w*)([^}]*)\}", TEXT)
-    assert {name for name, _ in uses} == {"REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+    uses = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY|TOKEN))\b([^}]*)\}", TEXT)
+    assert {name for name, _ in uses} == {"REDIS_PASSWORD", "GRAFANA_PASSWORD", "PROMETHEUS_KEY"}
     for name, rest in uses:
         assert rest.startswith(":?"), name
         assert f"\n{name}=\n" in EXAMPLE
@@ -145,7 +152,8 @@ def test_redis_keeps_sessions_and_evicts_only_what_expires():
 @pytest.mark.parametrize("service", RECOMMENDERS.values(), ids=RECOMMENDERS)
 def test_every_variable_of_the_service_is_a_setting(service: dict[str, Any]):
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(service["environment"]) <= known
+    opentelemetrys = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    assert set(service["environment"]) <= known | opentelemetrys
     assert set(re.findall(rf"\b{PREFIX}\w+(?==)", DOCKERFILE)) <= known
 
 
@@ -156,7 +164,9 @@ def test_jobs_are_given_no_settings_of_the_service():
 
 def test_requests_under_way_may_finish_before_a_stop_kills():
     for service in RECOMMENDERS.values():
-        assert seconds(service["stop_grace_period"]) > service["environment"]["SRGNN_SHUTDOWN_SECONDS"]
+        under_way = service["environment"]["SRGNN_DRAIN_SECONDS"] + service["environment"]["SRGNN_SHUTDOWN_SECONDS"]
+        assert seconds(service["stop_grace_period"]) > under_way
+        assert f"stop -t {seconds(service['stop_grace_period'])} " in deploy("roll.sh")
 
 
 def test_the_service_waits_for_redis_and_a_model():
@@ -165,7 +175,25 @@ def test_the_service_waits_for_redis_and_a_model():
             "redis": {"condition": "service_healthy"},
             "model": {"condition": "service_completed_successfully"},
         }
-        assert service["volumes"] == ["artifacts:/artifacts:ro"]
+        assert service["volumes"][0] == "artifacts:/artifacts:ro"
+
+
+def test_the_exporter_writes_where_trainings_read():
+    export = SERVICES["export"]
+    assert export["command"] == ["srgnn", "export-clicks", "--output", "/clicks"]
+    assert export["volumes"] == ["clicks:/clicks"]
+    assert export["networks"] == ["store"]
+    assert export["environment"] == {"SRGNN_REDIS_URL": SERVICES["srgnn"]["environment"]["SRGNN_REDIS_URL"]}
+    for service in JOBS.values():
+        assert "clicks:/clicks:ro" in service["volumes"]
+        assert service["image"].removesuffix("-cuda") == export["image"]
+    assert re.search(r"install -d .* /clicks\b", DOCKERFILE)
+    assert "--input /clicks " in deploy("model.sh")
+
+
+def test_the_image_of_the_exporter_has_what_it_imports():
+    [train] = re.findall(r"^FROM extra AS train-packages\n(.*?)\n\n", DOCKERFILE, re.M | re.S)
+    assert all(f"-r {extra}.txt" in train for extra in ("train", "serve", "export"))
 
 
 def test_profiles_are_those_of_the_documents():
@@ -173,6 +201,7 @@ def test_profiles_are_those_of_the_documents():
         "scale",
         "train",
         "train-gpu",
+        "export",
         "monitoring",
     }
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"redis", "model", "srgnn"}
@@ -192,7 +221,8 @@ def test_training_on_a_gpu_reserves_one_and_has_a_cuda_torch():
 def test_every_variable_of_compose_is_explained_with_its_default():
     explained = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.M))
     used = re.findall(r"(?<!\$)\$\{(\w+)(?::?([-?])([^}]*))?\}", TEXT)
-    assert {name for name, _, _ in used} == set(explained)
+    for_people = {"CLIENT_KEY", "ADMIN_KEY"}  # compose needs them nowhere
+    assert {name for name, _, _ in used} | for_people == set(explained)
     for name, kind, default in used:
         if kind == "-" and default and default != "/dev/null":
             assert explained[name] == default, name
@@ -240,7 +270,7 @@ def test_the_build_sees_only_what_it_copies():
 def test_the_image_holds_no_credentials_or_machine_of_ours():
     for name in ("Dockerfile", "docker-compose.yml", ".env.example"):
         for url in re.findall(r"https?://[^\s\"'}$]+", (ROOT / name).read_text(encoding="utf-8")):
-            assert re.match(r"https://download\.pytorch\.org/|http://localhost[:/]", url), url
+            assert re.match(r"https://download\.pytorch\.org/|http://(localhost|collector)[:/]", url), url
 
 
 def samples(metric: Metric) -> set[str]:
@@ -254,14 +284,15 @@ def metrics_that_exist() -> set[str]:
     return set().union(*map(samples, families))
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_every_metric_of_the_dashboard_exists(expression: str):
+@pytest.mark.parametrize("expression", EXPRESSIONS + ALERTING)
+def test_every_metric_of_dashboard_and_alerts_exists(expression: str):
     assert set(re.findall(r"\bsrgnn_\w+", expression)) <= metrics_that_exist()
 
 
-def test_the_dashboard_asks_for_labels_that_exist():
-    labels = {label for expression in EXPRESSIONS for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
-    labels |= {label for expression in EXPRESSIONS for label in re.findall(r"by \((\w+)\)", expression)}
+def test_dashboard_and_alerts_ask_for_labels_that_exist():
+    expressions = EXPRESSIONS + ALERTING
+    labels = {label for expression in expressions for label in re.findall(r"(\w+)(?:=~|!=|=)\"", expression)}
+    labels |= {label for expression in expressions for label in re.findall(r"by \((\w+)\)", expression)}
     metrics = Metrics("any")
     ours = {label for metric in vars(metrics).values() for label in getattr(metric, "_labelnames", ())}
     assert labels <= ours | {"le", "job", "name"}
@@ -274,10 +305,82 @@ def test_the_dashboard_shows_what_an_operator_asks():
     assert "srgnn_model_created_timestamp_seconds" in shown
 
 
+def test_alerts_name_routes_that_exist():
+    routes = set(re.findall(r'route!?="([^"]+)"', " ".join(ALERTING)))
+    assert routes
+    assert routes <= {route.path for route in router.routes if isinstance(route, APIRoute)}
+
+
+def test_every_alert_says_what_is_wrong_and_how_urgent_it_is():
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS)
+    for alert in ALERTS:
+        assert alert["labels"]["severity"] in ("page", "ticket")
+        assert alert["annotations"]["summary"].endswith(".")
+        assert alert["expr"].count("(") == alert["expr"].count(")")
+
+
+def test_prometheus_is_given_the_alerts():
+    [rules] = yaml.safe_load(deploy("prometheus.yml"))["rule_files"]
+    assert f"./deploy/alerts.yml:{rules}:ro" in SERVICES["prometheus"]["volumes"]
+
+
 def test_the_dashboards_source_is_the_provisioned_one():
     [source] = yaml.safe_load(deploy("grafana/datasource.yml"))["datasources"]
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
     assert source["url"] == "http://prometheus:9090"
+
+
+def test_recommenders_read_the_hashes_of_the_keys_and_nothing_else_of_them():
+    for service in RECOMMENDERS.values():
+        [keys] = [volume for volume in service["volumes"] if not isinstance(volume, str)]
+        assert (keys["source"], keys["read_only"]) == ("${KEYS_FOLDER:-./keys}", True)
+        assert service["environment"]["SRGNN_KEYS_FILE"] == keys["target"] + "/service"
+        assert not [name for name in ("CLIENT_KEY", "ADMIN_KEY", "PROMETHEUS_KEY") if name in str(service)]
+
+
+def test_init_writes_secrets_for_their_owner_and_hashes_that_the_service_takes(tmp_path: Path):
+    def init() -> "subprocess.CompletedProcess[str]":
+        command = [str(ROOT / "deploy/init.sh"), str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert init().returncode == 0
+    secrets = dict(re.findall(r"^([A-Z]+_(?:PASSWORD|KEY))=(.*)$", (tmp_path / ".env").read_text(), re.M))
+    assert len(set(secrets.values())) == 5
+    assert all(re.fullmatch(r"(srgnn_)?[0-9a-f]{48,64}", secret) for secret in secrets.values())
+    keys = Keys(tmp_path / "keys/service")
+    for name, scopes in (
+        ("CLIENT", {"click", "read"}),
+        ("PROMETHEUS", {"read"}),
+        ("ADMIN", {"click", "read", "admin"}),
+    ):
+        grant = keys.find(secrets[f"{name}_KEY"].encode())
+        assert grant
+        assert grant.scopes == scopes
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "keys/service").stat().st_mode & 0o777 == 0o644, "another user reads it in its container"
+    assert not [secret for secret in secrets.values() if secret in (tmp_path / "keys/service").read_text()]
+    again = init()
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+def test_prometheus_brings_its_key_from_a_file_in_memory():
+    [job] = yaml.safe_load(deploy("prometheus.yml"))["scrape_configs"]
+    service = SERVICES["prometheus"]
+    shell, _, script, _ = service["entrypoint"]
+    assert shell == "/bin/sh"
+    assert f'umask 077 && printf %s "$$KEY" > {job["authorization"]["credentials_file"]} && unset KEY' in script
+    assert job["authorization"]["credentials_file"].startswith("/tmp/")
+    assert set(service["environment"]) == {"KEY"}
+
+
+def test_the_gateway_passes_on_nothing_for_operators():
+    conf = deploy("nginx.conf")
+    for location in ("= /metrics", "/admin/"):
+        assert f"location {location} {{ return 404; }}" in conf
+    seconds = Settings.model_fields["transfer_seconds"].default
+    for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
+        assert f"{name} {seconds}s;" in conf
 
 
 def test_prometheus_finds_every_recommender():

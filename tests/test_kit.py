@@ -1,15 +1,18 @@
 """What the repository promises about itself: import rules, mirrored tests, documents that match the code."""
 
 import ast
-import itertools
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from service.settings import PREFIX, Settings
 from srgnn.cli import COMMANDS, main
@@ -65,6 +68,33 @@ def test_every_module_has_its_test_file(path):
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_no_room_is_called_utils(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+CODE = sorted([*MODULES, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")])
+RUNS_WHAT_IT_READS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+EVALUATES = {"eval", "exec", "compile", "__import__"}
+
+
+def called(tree: ast.AST) -> list[tuple[str, dict[str, object]]]:
+    """Every call's name, as ``torch.load``, and its keywords as far as they are written down."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        (ast.unparse(call.func), {str(word.arg): getattr(word.value, "value", None) for word in call.keywords})
+        for call in calls
+    ]
+
+
+@pytest.mark.parametrize("path", CODE, ids=relative)
+def test_nothing_that_is_read_is_run(path):
+    """Models, corpora and checkpoints come from elsewhere: unpickling one would run what its author wrote."""
+    assert not imported(path) & RUNS_WHAT_IT_READS
+    for name, keywords in called(ast.parse(path.read_text(encoding="utf-8"))):
+        assert name not in EVALUATES
+        assert name not in ("pandas.read_pickle", "pd.read_pickle", "yaml.load", "torch.hub.load")
+        if name == "torch.load":
+            assert keywords.get("weights_only") is True
+        if name in ("np.load", "numpy.load", "np.save", "numpy.save"):
+            assert keywords.get("allow_pickle") is False
 
 
 IMPORT_TWICE = """
@@ -127,6 +157,13 @@ def test_every_link_to_a_file_resolves(path):
             assert (path.parent / target).exists(), target
 
 
+def test_every_test_that_the_threat_model_names_exists():
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    assert len(named) > 10
+    for name in named:
+        assert list((ROOT / "tests").rglob(name)), name
+
+
 def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -155,14 +192,38 @@ def test_readmes_make_targets_exist_and_ci_runs_the_test_command():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
 
 
-def test_every_requirement_is_pinned():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {canonical(line.partition("==")[0]) for line in lines if "==" in line}
+def extras() -> dict[str, list[str]]:
+    """What is required, by extra; the core under its own name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    names = {canonical(re.split(r"[\[><=~! ]", line)[0]) for line in required}
-    assert names <= pinned, names - pinned
+    return {"core": project["dependencies"], **project["optional-dependencies"]}
+
+
+def installed_by(requirement: str) -> Iterator[str]:
+    """Names of all packages that pip brings for it on this platform."""
+    pending, seen = [Requirement(requirement)], set()
+    while pending:
+        wanted = pending.pop()
+        for extra in ("", *wanted.extras):
+            if (wanted.name, extra) not in seen:
+                seen.add((wanted.name, extra))
+                yield canonical(wanted.name)
+                below = map(Requirement, metadata.distribution(wanted.name).requires or ())
+                pending += [one for one in below if one.marker is None or one.marker.evaluate({"extra": extra})]
+
+
+@pytest.mark.parametrize("extra", extras())
+def test_every_package_that_an_extra_brings_is_pinned(extra):
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in pins)
+    names = set(chain(*map(installed_by, extras()[extra])))
+    # pip-audit asks for pip, which is there before any constraint is read.
+    assert names - {canonical(pin.name) for pin in pins} <= {"pip"}
+
+
+def test_make_install_brings_every_extra():
+    [named] = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert {"core", *named.split(",")} == set(extras())
 
 
 def canonical(name: str) -> str:
-    return name.lower().replace("_", "-")
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -32,7 +32,13 @@ def repeat_input(args: Sequence[str]) -> Iterator[str]:
 
 @click.command(cls=ManyInputs)
 @click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
-@click.option("--input", "inputs", multiple=True, metavar="PATH...", help="Click logs: plain, .gz, .xz or .parquet.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH...",
+    help="Click logs: plain, .gz, .xz, .parquet or a folder of .parquet.",
+)
 @click.option("--output", required=True, metavar="DIR", help="Where the corpus goes; an older corpus is replaced.")
 @click.option("--engine", default="duckdb", show_default=True, help="What runs the preparation: duckdb.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import httpx
 import numpy as np
 
 from srgnn.artifact import load
-from srgnn.batch import replaced_when_whole
+from srgnn.atomic import replaced_when_whole
 from srgnn.cli import emit
 from srgnn.errors import DataError, InputError
 from srgnn.recommender import Recommender
@@ -21,6 +21,7 @@ from srgnn.vocabulary import Vocabulary
 from . import evaluate as evaluation
 from .baselines import fit_baselines
 from .corpus import Corpus, Split, concatenate
+from .replay import read_key
 from .replay import replay as replay_split
 from .report import Report, to_table
 
@@ -119,11 +120,13 @@ def _warn_if_trained_on(recommender: Recommender, corpus: Corpus, split: str) ->
 @click.option("--split", type=_SPLIT, default="test", show_default=True, help="Sessions to replay.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N sessions.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Sessions at once.")
-def replay(corpus: Path, url: str, split: str, limit: int | None, concurrency: int) -> None:
+@click.option("--key-file", type=click.File(), help="File that holds an API key with scope click; - is stdin.")
+def replay(corpus: Path, url: str, split: str, limit: int | None, concurrency: int, key_file: TextIO | None) -> None:
     """Replay held-out sessions click by click against a running service and judge its answers."""
     opened = Corpus.open(corpus)
+    headers = {"Authorization": f"Bearer {read_key(key_file)}"} if key_file else {}
     try:
-        client = httpx.Client(base_url=url, timeout=30.0)
+        client = httpx.Client(base_url=url, timeout=30.0, headers=headers)
     except httpx.InvalidURL as error:
         raise InputError(f"--url {url!r} is not a URL ({error}): expected http://host:port") from error
     with client:

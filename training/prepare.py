@@ -115,6 +115,11 @@ def _require_inputs(recipe: Recipe, inputs: Sequence[Path]) -> None:
             "expected train and test, or train, validation and test; for a log that is not cut yet "
             "--set data.split=time"
         )
+    folders = [path for path in inputs if path.is_dir()]
+    if folders and data.source != "delimited":
+        raise ConfigError(
+            f"input {folders[0]} is a folder: expected files, only data.source = 'delimited' reads a folder; name them"
+        )
     needs_clock = data.test_days or data.validation_days or data.session_gap_minutes
     if data.source in sources.WITHOUT_CLOCK and needs_clock:
         raise ConfigError(
@@ -327,10 +332,14 @@ def _write(
     with CorpusWriter(output) as writer:
         for split, name in enumerate(SPLITS):
             writer.write_split(name, lengths[split], _blocks(workspace, encoded, lengths, split, has_clock))
-        origin = {"inputs": [{"name": file.name, "bytes": file.stat().st_size} for file in inputs]}
+        origin = {"inputs": [{"name": file.name, "bytes": _size(file)} for file in inputs]}
         writer.commit(vocabulary, {**summary, **origin, "settings": recipe.as_dict()})
     workspace.progress(f"wrote {summary['clicks']:,} clicks of {summary['sessions']:,} sessions to {output}")
     return {**summary, "output": str(output)}
+
+
+def _size(input: Path) -> int:
+    return sum(file.stat().st_size for file in files.parquet_files(input))
 
 
 def _lengths(workspace: Workspace, sessions: Table, split: int) -> IntArray:

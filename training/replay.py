@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 from urllib.parse import quote
 
 import httpx
@@ -121,6 +121,14 @@ def replay(
     return _collect(answers, vocabulary, session, targets, k, seconds)
 
 
+def read_key(file: TextIO) -> str:
+    """The API key that a file holds: an option would be seen in the list of processes. Raises InputError."""
+    words = file.read().split()
+    if len(words) != 1 or not words[0].isascii():
+        raise InputError(f"{file.name} holds {len(words)} words: expected one API key, as `srgnn keys` prints it")
+    return words[0]
+
+
 def check_alive(client: httpx.Client) -> None:
     """Raise InputError unless the service at the client's base URL says it is alive."""
     where = f"service at {client.base_url}"
@@ -171,6 +179,10 @@ def _click(client: httpx.Client, path: str, item: str, k: int) -> Answer:
     started = time.perf_counter()
     try:
         response = client.post(f"{path}/click", json={"item_id": item, "k": k})
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:  # faster than a visitor may click: as told, once more
+            time.sleep(float(response.headers.get("Retry-After", 1)))
+            started = time.perf_counter()
+            response = client.post(f"{path}/click", json={"item_id": item, "k": k})
     except httpx.HTTPError as error:
         return _failed(_reason(error), started)
     latency_ms = 1000 * (time.perf_counter() - started)

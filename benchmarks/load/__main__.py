@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import click
@@ -31,6 +31,7 @@ import click
 from srgnn.errors import InputError, SRGNNError
 from tests.redis_server import RedisServer
 from training.corpus import Corpus
+from training.replay import read_key
 
 from . import report, servers
 from .knee import find_knee
@@ -46,6 +47,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--artifact", type=_PATH, help="Artifact to serve, or the folder that holds LATEST.")
 @click.option("--model", default="artifact", show_default=True, help="`artifact`, or a baseline to serve instead.")
 @click.option("--url", help="A service that runs already, on this machine.")
+@click.option("--key-file", type=click.File(), help="File that holds an API key for --url; - is stdin.")
 @click.option("--redis-url", help="A Redis that runs already, on this machine, for the service started here.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Of the service.")
 @click.option("--rate", "rates", multiple=True, type=_POSITIVE, help="Requests a second; repeatable. [default: 1000]")
@@ -91,6 +93,7 @@ class Options:
     artifact: Path | None
     model: str
     url: str | None
+    key_file: TextIO | None
     redis_url: str | None
     workers: int
     rates: tuple[float, ...]
@@ -181,6 +184,7 @@ class Bench:
         self.options, self.corpus, self.system = options, corpus, system
         where = urlsplit(system.url)
         self.target = Target(where.hostname or "", where.port or 80, options.connections, options.k)
+        self.key = read_key(options.key_file) if options.key_file else ""
         self.rows: list[dict[str, Any]] = []
         self.bulk: BulkResult | None = None
 
@@ -203,9 +207,9 @@ class Bench:
         click.echo(
             f"{rate:,.0f}/s: {options.warmup_seconds:g} s to warm up, {options.seconds:g} s to measure", err=True
         )
-        before = servers.batch_totals(self.system.url)
+        before = servers.batch_totals(self.system.url, self.key)
         result = measure(self.target, self._traffic(), plan, self.system.usage.cpu_seconds)
-        after = servers.batch_totals(self.system.url)
+        after = servers.batch_totals(self.system.url, self.key)
         passes = after[1] - before[1]
         self.rows.append(
             {**result.to_json(), "mean_batch": round((after[0] - before[0]) / passes, 3) if passes else None}
@@ -253,6 +257,7 @@ class Bench:
             k=options.k,
             live=options.live,
             seed=options.seed,
+            key=self.key,
         )
 
 

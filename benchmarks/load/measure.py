@@ -32,7 +32,7 @@ LAG_LIMIT_MS = 5.0
 """Where the client itself sends later than this (p99), the latencies tell as much about it as about the service."""
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 
-UNANSWERED, BY_MODEL, BY_FALLBACK, DEGRADED, FAILED = range(5)
+UNANSWERED, BY_MODEL, BY_FALLBACK, DEGRADED, FAILED, REFUSED = range(6)
 
 FloatArray = npt.NDArray[np.float64]
 Cpu = Callable[[], Mapping[str, float]]
@@ -74,13 +74,17 @@ class Result:
 
     rate: float
     achieved: float
-    """Answers a second that came while it was measured, without errors."""
+    """Answers a second that came while it was measured, without errors and refusals."""
     requests: int
     seconds: float
     latency_ms: dict[str, float]
+    """Of all but refused requests."""
     by_kind: dict[str, dict[str, float]]
     errors: int
     error_reasons: dict[str, int]
+    refused: int
+    """503 with Retry-After: overload, told at once."""
+    refusal_ms: dict[str, float]
     degraded: int
     by_fallback: int
     """Answers that are not degraded and not from the model: an unknown or empty history."""
@@ -97,8 +101,8 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """The service objective of the knee: p90 <= 50 ms, nothing failed or degraded, 99 % of the rate achieved."""
-        clean = not self.errors and not self.degraded
+        """The service objective of the knee: p90 <= 50 ms, every answer a full one, 99 % of the rate achieved."""
+        clean = not self.errors and not self.refused and not self.degraded
         return clean and self.latency_ms["p90"] <= 50 and self.achieved >= 0.99 * self.rate
 
     def to_json(self) -> dict[str, Any]:
@@ -171,6 +175,8 @@ class OpenLoop:
         self._alarm.set(begun + max(offsets[i], offsets[first] + TICK_SECONDS) if i < len(offsets) else None)
 
     def _answered(self, call: Call, answer: bytes, now: float) -> None:
+        if wire.refused(answer):
+            return self._finish(call, REFUSED, now)
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")
         outcome = outcome_of(answer)
@@ -204,7 +210,7 @@ class OpenLoop:
         outcome = np.frombuffer(bytes(self._outcome), dtype=np.uint8)
         came = np.array(self._offsets) + np.array(self._latency) - self._offsets[self._first]
         while_measured = (came >= 0) & (came < self._plan.seconds)
-        return int((while_measured & ~np.isin(outcome, (FAILED, UNANSWERED))).sum())
+        return int((while_measured & ~np.isin(outcome, (FAILED, UNANSWERED, REFUSED))).sum())
 
     def _cpu_now(self) -> dict[str, float]:
         return {"client": time.process_time(), **self._cpu()}
@@ -214,6 +220,7 @@ class OpenLoop:
         latency, lag = 1000 * np.array(self._latency[first:]), 1000 * np.array(self._lag[first:])
         outcome = np.frombuffer(bytes(self._outcome[first:]), dtype=np.uint8)
         errors = int(np.isin(outcome, (FAILED, UNANSWERED)).sum())
+        refused = outcome == REFUSED
         since = self._begun + self._offsets[first]
         elapsed = time.monotonic() - since
         kinds = np.array(self._kinds[first:])
@@ -223,10 +230,12 @@ class OpenLoop:
             achieved=round(self._answers_while_measured() / self._plan.seconds, 2),
             requests=len(outcome),
             seconds=self._plan.seconds,
-            latency_ms=percentiles(latency),
+            latency_ms=percentiles(latency if refused.all() else latency[~refused]),
             by_kind={kind: percentiles(latency[kinds == kind]) for kind in KINDS if (kinds == kind).any()},
             errors=errors,
             error_reasons={reason: number for reason, number in self._reasons.most_common() if number},
+            refused=int(refused.sum()),
+            refusal_ms=percentiles(latency[refused]) if refused.any() else {},
             degraded=int((outcome == DEGRADED).sum()),
             by_fallback=int((outcome == BY_FALLBACK).sum()),
             checked=self._checked,
@@ -373,6 +382,8 @@ class ClosedLoop:
         self._sent += 1
 
     def _answered(self, call: Call, answer: bytes, now: float) -> None:
+        if wire.refused(answer):
+            return self._finish(call, REFUSED, now)
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")
         if answer.count(b'"source":') != self._size:

@@ -12,7 +12,7 @@ from .measure import LAG_LIMIT_MS, BulkResult, Result
 
 PACKAGES = ("torch", "numpy", "uvicorn", "fastapi", "uvloop", "redis", "hiredis")
 TARGETS_MS = {"p50": 3.0, "p90": 7.0, "p99": 20.0}
-"""At 1,000 clicks/s by one worker (issue 4)."""
+"""At 1,000 clicks/s by one worker."""
 TARGET_RATE = 1000
 OBJECTIVE_MS = 50.0
 """p90 up to which a rate counts as held."""
@@ -52,13 +52,13 @@ def _cpu_model() -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a rate; ``rows`` are results as JSON with their ``mean_batch``. ``client us`` is processor time."""
     processes = [name for name in ("client", "service", "redis") if any(name in row["cpu_cores"] for row in rows)]
-    head = ["rate/s", "achieved", "p50 ms", "p90", "p99", "p99.9", "max", "errors", "degraded", "batch"]
+    head = ["rate/s", "achieved", "p50 ms", "p90", "p99", "p99.9", "max", "errors", "refused", "degraded", "batch"]
     lines = [[*head, *(f"{name} cores" for name in processes), "client us", "lag p99", ""]]
     for row in sorted(rows, key=lambda row: row["rate"]):
         latency = [f"{value:.2f}" for value in row["latency_ms"].values()]
         batch = f"{row['mean_batch']:.2f}" if row["mean_batch"] else "-"
         cores = [f"{row['cpu_cores'].get(name, 0):.2f}" for name in processes]
-        counts = [f"{row['errors']:,}", f"{row['degraded']:,}"]
+        counts = [f"{row[name]:,}" for name in ("errors", "refused", "degraded")]
         client = [f"{row['client_cpu_us']:.0f}", f"{row['send_lag_ms']['p99']:.2f}"]
         lines.append(
             [f"{row['rate']:,.0f}", f"{row['achieved']:,.1f}", *latency, *counts, batch, *cores, *client, _note(row)]
@@ -82,6 +82,8 @@ def details(result: Result) -> str:
     """What a table has no room for: kinds of call, errors, waiting; empty where there is nothing to say."""
     parts = [f"{kind} {_latency(found)}" for kind, found in result.by_kind.items() if len(result.by_kind) > 1]
     parts += [f"{number:,} x {reason}" for reason, number in result.error_reasons.items()]
+    if result.refused:
+        parts.append(f"{result.refused:,} refused {_latency(result.refusal_ms)}")
     for name in ("held_for_order", "waited_for_connection", "by_fallback"):
         if number := getattr(result, name):
             parts.append(f"{number:,} {name.replace('_', ' ')}")

@@ -107,9 +107,9 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def batch_totals(url: str) -> tuple[float, float]:
+def batch_totals(url: str, key: str = "") -> tuple[float, float]:
     """Histories and forward passes so far, from /metrics; zeros where it does not say."""
-    text = _metrics(url)
+    text = _metrics(url, key)
     return _sample(text, "srgnn_batch_size_sum"), _sample(text, "srgnn_batch_size_count")
 
 
@@ -118,9 +118,10 @@ def workers(url: str) -> int:
     return int(_sample(_metrics(url), "srgnn_workers"))
 
 
-def _metrics(url: str) -> str:
+def _metrics(url: str, key: str = "") -> str:
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return str(answer.read().decode())
     except (OSError, urllib.error.URLError):
         return ""

@@ -86,10 +86,21 @@ class Traffic:
     ``live`` sessions are open at a time and take turns, so two clicks of one session are ``live / rate`` seconds apart.
     """
 
-    def __init__(self, split: Split, vocabulary: Vocabulary, *, host: str, run: str, k: int, live: int, seed: int = 1):
+    def __init__(
+        self,
+        split: Split,
+        vocabulary: Vocabulary,
+        *,
+        host: str,
+        run: str,
+        k: int,
+        live: int,
+        seed: int = 1,
+        key: str = "",
+    ):
         self._split = split
         self._ids = vocabulary.ids
-        self._host = host.encode()
+        self._headers = wire.headers(host, key)
         self._run = run
         self._k = k
         self._numbers = count()
@@ -113,7 +124,7 @@ class Traffic:
             session = self._known[0]
             self._known.rotate(1)
             path = f"/sessions/{session.id}/recommendations?k={self._k}".encode()
-            return Call(index, kind, due, wire.get(path, self._host), session, session.kept)
+            return Call(index, kind, due, wire.get(path, self._headers), session, session.kept)
         return self._click(index, due)
 
     def start(self, call: Call) -> bool:
@@ -151,7 +162,7 @@ class Traffic:
     def bulk_request(self, histories: list[list[int]]) -> bytes:
         """POST /recommendations for these histories of catalogue rows."""
         named = [[self._ids[row] for row in rows] for rows in histories]
-        return wire.post(b"/recommendations", self._host, _encode({"histories": named, "k": self._k}))
+        return wire.post(b"/recommendations", self._headers, _encode({"histories": named, "k": self._k}))
 
     def _click(self, index: int, due: float) -> Call:
         session = self._live.popleft()
@@ -161,7 +172,7 @@ class Traffic:
         self._live.append(session if session.left else self._open())
         tail = self._tails.get(row)
         if tail is None:
-            tail = wire.post_tail(self._host, _encode({"item_id": self._ids[row], "k": self._k}))
+            tail = wire.post_tail(self._headers, _encode({"item_id": self._ids[row], "k": self._k}))
             self._tails[row] = tail
         return Call(index, "click", due, f"POST /sessions/{session.id}/click".encode() + tail, session, session.sent)
 

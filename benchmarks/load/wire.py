@@ -7,20 +7,26 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 
 
-def get(path: bytes, host: bytes) -> bytes:
+def headers(host: str, key: str = "") -> bytes:
+    """The headers that all requests have."""
+    authorization = f"authorization: Bearer {key}\r\n" if key else ""
+    return f"host: {host}\r\n{authorization}".encode()
+
+
+def get(path: bytes, headers: bytes) -> bytes:
     """A GET request; ``path`` is already quoted."""
-    return b"GET %b HTTP/1.1\r\nhost: %b\r\n\r\n" % (path, host)
+    return b"GET %b HTTP/1.1\r\n%b\r\n" % (path, headers)
 
 
-def post(path: bytes, host: bytes, body: bytes) -> bytes:
+def post(path: bytes, headers: bytes, body: bytes) -> bytes:
     """A POST request with a JSON body."""
-    return b"POST " + path + post_tail(host, body)
+    return b"POST " + path + post_tail(headers, body)
 
 
-def post_tail(host: bytes, body: bytes) -> bytes:
+def post_tail(headers: bytes, body: bytes) -> bytes:
     """What follows the path of a POST request: the same bytes for every session that clicks one item."""
-    head = b" HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % (host, len(body)) + body
+    head = b" HTTP/1.1\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (headers, len(body)) + body
 
 
 def answer_size(data: bytes) -> int:
@@ -44,6 +50,11 @@ def answer_size(data: bytes) -> int:
 def status(answer: bytes) -> int:
     """Status code of a whole answer."""
     return int(answer[9:12])
+
+
+def refused(answer: bytes) -> bool:
+    """Whether a whole answer says that the service is overloaded, and when to come back."""
+    return answer.startswith(b"HTTP/1.1 503") and b"\r\nretry-after:" in answer[: answer.index(_HEAD_END) + 2].lower()
 
 
 def body(answer: bytes) -> bytes:

@@ -44,6 +44,11 @@ class Pipeline:
             raise ConnectionError(f"{self._max_waiting} calls are waiting already")
         return await self._link.call(command)
 
+    def post(self, *command: Word) -> None:
+        """Send a command whose fate does not matter, behind all calls so far; drop it where no connection is up."""
+        if self._link is not None and not self._link.broken and self._link.waiting < self._max_waiting:
+            self._link.post(command)
+
     async def aclose(self) -> None:
         """Close the connection; calls under way fail."""
         if self._link is not None:
@@ -67,15 +72,22 @@ class _Link:
         return len(self._unsent) + len(self._sent)
 
     async def call(self, command: tuple[Word, ...]) -> Any:
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._unsent.append((pack_command(command), future))  # type: ignore[arg-type]  # any length, not just one
-        self._ready.set()
-        timer = loop.call_later(self._timeout_seconds, self._late, future)
+        future = self._queue(command)
+        timer = asyncio.get_running_loop().call_later(self._timeout_seconds, self._late, future)
         try:
             return await future
         finally:
             timer.cancel()
+
+    def post(self, command: tuple[Word, ...]) -> None:
+        # Looked at, or asyncio would complain that nobody did.
+        self._queue(command).add_done_callback(lambda future: future.exception())
+
+    def _queue(self, command: tuple[Word, ...]) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._unsent.append((pack_command(command), future))  # type: ignore[arg-type]  # any length, not just one
+        self._ready.set()
+        return future
 
     async def aclose(self) -> None:
         self._running.cancel()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.sessions.breaker import Breaker
 from service.sessions.memory import MemorySessionStore
 from service.sessions.redis import RedisSessionStore
-from service.sessions.store import REMEMBERED_CLICKS, Session, SessionStore
+from service.sessions.store import REMEMBERED_CLICKS, Answer, Session, SessionStore, TooManyClicks
 from tests.redis_server import RedisServer
 
 MAX_CLICKS = 5
@@ -22,24 +23,21 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "redis behind a breaker"])
 async def make_store(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]:
     """A store with the given bounds; all are closed at the end."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    url = None if request.param == "memory" else request.getfixturevalue("redis_url")
     async with AsyncExitStack() as stack:
 
-        def make(max_clicks: int = MAX_CLICKS, idle_seconds: float = 60) -> SessionStore:
-            store: SessionStore = (
-                MemorySessionStore(max_clicks=max_clicks, idle_seconds=idle_seconds, max_sessions=1000)
-                if url is None
-                else RedisSessionStore(
-                    url,
-                    max_clicks=max_clicks,
-                    idle_seconds=idle_seconds,
-                    timeout_seconds=5,
-                    max_waiting=1000,
-                )
-            )
+        def make(max_clicks: int = MAX_CLICKS, idle_seconds: float = 60, **caps: int) -> SessionStore:
+            bounds = {"max_clicks": max_clicks, "idle_seconds": idle_seconds, **caps}
+            store: SessionStore
+            if url is None:
+                store = MemorySessionStore(max_sessions=1000, **bounds)  # type: ignore[arg-type]
+            else:
+                store = RedisSessionStore(url, timeout_seconds=5, max_waiting=1000, **bounds)  # type: ignore[arg-type]
+            if "breaker" in request.param:
+                store = Breaker(store)
             stack.push_async_callback(store.aclose)
             return store
 
@@ -200,6 +198,89 @@ async def test_any_session_id_is_its_own_session(store: SessionStore, session_id
 async def test_items_come_back_as_they_were(store: SessionStore, item: str) -> None:
     await store.append("s", item, "e1")
     assert await store.append("s", item) == Session((item, item), 2)
+
+
+def answer(*items: str) -> Answer:
+    return Answer("model", items)
+
+
+async def test_the_next_click_gets_what_was_answered_to_the_last(store: SessionStore) -> None:
+    first = await store.append("s", "a")
+    store.remember("s", 1, answer("b", "ü-日本"))
+    assert first.answered is None
+    assert (await store.append("s", "b")).answered == answer("b", "ü-日本")
+    assert (await store.append("s", "c")).answered is None, "an answer is judged by one click only"
+
+
+async def test_the_answer_to_another_click_is_not_judged(store: SessionStore) -> None:
+    await store.append("s", "a")
+    await store.append("s", "b")
+    store.remember("s", 1, answer("late"))
+    assert (await store.append("s", "c")).answered is None
+
+
+async def test_a_repeat_judges_nothing_and_leaves_the_answer_to_the_next_click(store: SessionStore) -> None:
+    await store.append("s", "a", "e1")
+    store.remember("s", 1, answer("b"))
+    assert (await store.append("s", "a", "e1")).answered is None
+    assert (await store.append("s", "b", "e2")).answered == answer("b")
+
+
+async def test_an_empty_answer_is_one(store: SessionStore) -> None:
+    await store.append("s", "a")
+    store.remember("s", 1, answer())
+    assert (await store.append("s", "b")).answered == answer()
+
+
+async def test_answers_go_with_the_session(make_store: MakeStore) -> None:
+    store = make_store(idle_seconds=0.2)
+    for forget in (lambda: store.delete("s"), lambda: asyncio.sleep(0.3)):
+        await store.append("s", "a")
+        store.remember("s", 1, answer("b"))
+        await forget()
+        await store.append("s", "a")
+        assert (await store.append("s", "b")).answered is None
+
+
+async def test_answers_to_unknown_sessions_are_dropped_or_harmless(store: SessionStore) -> None:
+    store.remember("nobody", 7, answer("b"))
+    assert await store.append("nobody", "a") == Session(("a",), 1)
+
+
+@pytest.mark.parametrize("cap", [1, 3, REMEMBERED_CLICKS])
+async def test_clicks_past_the_cap_of_a_second_are_refused_and_not_stored(make_store: MakeStore, cap: int) -> None:
+    store = make_store(clicks_per_second=cap)
+    for n in range(cap):
+        await store.append("s", str(n), f"e{n}")
+    before = await store.read("s")
+    for _ in range(3):
+        with pytest.raises(TooManyClicks) as refused:
+            await store.append("s", "more")
+        assert 0 < refused.value.retry_seconds <= 1
+    assert await store.append("s", "0", "e0") == Session(("0",), 1), "a repeat is no click"
+    assert await store.append("another", "a") == Session(("a",), 1)
+    assert await store.read("s") == before
+    await asyncio.sleep(refused.value.retry_seconds + 0.05)
+    assert (await store.append("s", "later")).clicks == cap + 1
+
+
+async def test_forty_writers_past_the_cap_of_a_second_get_exactly_it(make_store: MakeStore) -> None:
+    store = make_store(clicks_per_second=10, max_clicks=50)
+    answers = await asyncio.gather(*(store.append("s", str(n)) for n in range(40)), return_exceptions=True)
+    assert sum(isinstance(each, Session) for each in answers) == 10
+    assert sum(isinstance(each, TooManyClicks) for each in answers) == 30
+
+
+async def test_a_session_takes_no_more_clicks_than_its_cap(make_store: MakeStore) -> None:
+    store = make_store(clicks_per_session=3, max_clicks=2)
+    for n in range(3):
+        await store.append("s", str(n), f"e{n}")
+    for _ in range(2):
+        with pytest.raises(TooManyClicks) as refused:
+            await store.append("s", "more")
+        assert 50 < refused.value.retry_seconds <= 60, "when the session is gone"
+    assert await store.read("s") == Session(("1", "2"), 3)
+    assert (await store.append("s", "2", "e2")).clicks == 3
 
 
 async def test_ping_answers(store: SessionStore) -> None:

@@ -1,5 +1,7 @@
 """Offline and online are one recommender: the same lists and the same figures through real HTTP and a real Redis."""
 
+import re
+
 import httpx
 import numpy as np
 import pytest
@@ -45,10 +47,18 @@ def settings(request, trained, redis_url):
     )
 
 
-def test_replayed_sessions_get_the_offline_lists_and_figures(trained, settings, running):
-    corpus, folder = trained
+@pytest.fixture
+def replayed(trained, settings, running):
+    """The first sessions of the test split, sent click by click; and the service's metrics afterwards."""
+    corpus, _ = trained
     with running(create_app(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
         online = replay(corpus.test, corpus.vocabulary, client, limit=SESSIONS, concurrency=8, shown=False)
+        return online, client.get("/metrics").text
+
+
+def test_replayed_sessions_get_the_offline_lists_and_figures(trained, replayed):
+    corpus, folder = trained
+    online, _ = replayed
 
     assert online.errors == ()
     assert not online.degraded.any()
@@ -67,3 +77,32 @@ def test_replayed_sessions_get_the_offline_lists_and_figures(trained, settings, 
     for figure in (metrics.recall_at, metrics.mrr_at):
         assert figure(online.rank, 20) == figure(offline.rank[chosen], 20)
     assert metrics.recall_at(online.rank, 20) > 0.3, "a model that knows nothing would pass too"
+
+
+def test_the_service_reports_the_figures_of_offline_evaluation(trained, replayed):
+    corpus, folder = trained
+    online, exposed = replayed
+    recommender = load(folder).recommender
+    examples = Examples(corpus.test, recommender.rules)
+    chosen = np.flatnonzero(np.isin(examples.session, np.unique(online.session)))
+    rows = recommender.recommend_rows(examples.sequences(chosen), 20).rows
+    # A replay ends with the last click but one: nothing was sent that judges the last answer of a session.
+    followed = examples.session[chosen][:-1] == examples.session[chosen][1:]
+    judged = chosen[:-1][followed]
+    ranks = metrics.list_ranks(rows[:-1][followed], examples.targets[judged])
+
+    assert counted(exposed, "srgnn_judged_answers_total") == len(judged) > 100
+    assert counted(exposed, "srgnn_judged_hits_total") / len(judged) == metrics.recall_at(ranks, 20)
+    reciprocal = counted(exposed, "srgnn_judged_reciprocal_ranks_total")
+    assert reciprocal / len(judged) == pytest.approx(metrics.mrr_at(ranks, 20), rel=1e-12)
+    repeats = sum(corpus.test.session(examples.session[i])[: examples.positions[i]].tolist().count(t) > 0
+                  for i, t in zip(judged, examples.targets[judged], strict=True))  # fmt: skip
+    assert counted(exposed, "srgnn_judged_repeats_total") == repeats > 0
+    servable = recommender.fallback.clicks > 0
+    shown = np.bincount(rows.ravel(), minlength=len(servable))
+    assert counted(exposed, "srgnn_coverage_ratio") == metrics.exposure(shown, recommender.fallback.clicks).coverage
+    assert counted(exposed, "srgnn_answers_total", 'source="model"') == len(chosen)
+
+
+def counted(exposed: str, name: str, label: str = "") -> float:
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*{label}.*}})? (\S+)$", exposed, re.MULTILINE))

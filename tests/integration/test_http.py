@@ -38,7 +38,10 @@ def items_of(answer: dict[str, object]) -> list[str]:
 
 @pytest.fixture
 def client(running: Running, tiny_recommender: Recommender, redis_url: str) -> Iterator[httpx.Client]:
-    settings = load_settings(redis_url=redis_url, store_timeout_ms=2000, deadline_ms=20_000)
+    # The tests click faster than a visitor.
+    settings = load_settings(
+        redis_url=redis_url, store_timeout_ms=2000, deadline_ms=20_000, clicks_per_second=0, max_under_way=256
+    )
     with (
         running(create_app(settings, recommender=tiny_recommender)) as url,
         httpx.Client(base_url=url) as client,
@@ -159,15 +162,23 @@ def test_redis_killed_in_the_middle_degrades_and_recovers(running: Running, tiny
             assert (degraded["source"], degraded["degraded"]) == ("model", "store_unavailable")
             assert items_of(degraded) == tiny_recommender.recommend([["117"]], 5)[0].item_ids
             assert client.get("/sessions/s/recommendations").json()["degraded"] == "store_unavailable"
+            assert "srgnn_store_silent 1.0" in client.get("/metrics").text
+            told = click(client, "s", "117", k=5, history=["100", "103"])
+            assert items_of(told) == tiny_recommender.recommend([["100", "103", "117"]], 5)[0].item_ids
+            assert (told["degraded"], told["clicks"]) == ("store_unavailable", 3)
             assert client.post("/recommendations", json={"histories": [["100"]]}).status_code == 200
-            for response in (client.get("/sessions/s"), client.delete("/sessions/s"), client.get("/readyz")):
+            for response in (client.get("/sessions/s"), client.delete("/sessions/s")):
                 assert response.status_code == 503
                 assert response.headers["content-type"] == "application/problem+json"
             assert client.get("/livez").status_code == 200
+            assert client.get("/readyz").json() == {"status": "ready", "store": "unavailable"}
             redis.start()
-            assert client.get("/readyz").status_code == 200
+            recovered(client)
+            assert client.get("/readyz").json() == {"status": "ready", "store": "ok"}
             assert click(client, "s", "100")["degraded"] is None
-            assert 'srgnn_store_failures_total{operation="append"} 1.0' in client.get("/metrics").text
+            exposed = client.get("/metrics").text
+            assert 'srgnn_store_failures_total{operation="append"}' in exposed
+            assert "srgnn_store_silent 0.0" in exposed
 
 
 def test_hung_redis_costs_a_click_little_more_than_its_timeout(running: Running, tiny_recommender: Recommender) -> None:
@@ -182,10 +193,15 @@ def test_hung_redis_costs_a_click_little_more_than_its_timeout(running: Running,
             assert (time.monotonic() - started) / 5 < 0.5
             assert {answer["degraded"] for answer in answers} == {"store_unavailable"}
             redis.resume()
-            deadline = time.monotonic() + 5
-            while click(client, "s", "117")["degraded"]:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            recovered(client)
+
+
+def recovered(client: httpx.Client) -> None:
+    """The store is asked again by itself."""
+    deadline = time.monotonic() + 20
+    while click(client, "other", "117")["degraded"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @contextmanager

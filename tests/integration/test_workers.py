@@ -1,106 +1,22 @@
 """``srgnn serve --workers 2`` as a user starts it: real processes, a real Redis, one of them killed now and then."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.redis_server import RedisServer, free_port
-
-SLOW_MACHINE = {
-    "SRGNN_STORE_TIMEOUT_MS": "5000",
-    "SRGNN_DEADLINE_MS": "20000",
-    "SRGNN_SHUTDOWN_SECONDS": "30",
-    "OMP_NUM_THREADS": "1",
-}
-
-
-@dataclass
-class Service:
-    process: "subprocess.Popen[bytes]"
-    port: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def workers(self) -> list[psutil.Process]:
-        """Children beside the tracker that Python keeps for whoever spawns."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-    def get(self, path: str) -> httpx.Response:
-        """Over a connection of its own."""
-        return httpx.get(f"{self.url}{path}", timeout=30)
-
-    def click(self, session_id: str, item_id: str) -> httpx.Response:
-        return httpx.post(f"{self.url}/sessions/{session_id}/click", json={"item_id": item_id}, timeout=30)
-
-    def metric(self, name: str) -> float:
-        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
-        return sum(map(float, values))
-
-    def lines(self, message: str) -> list[dict[str, object]]:
-        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in found if line["message"] == message]
-
-    def end(self) -> tuple[int, str]:
-        """Exit code and stdout."""
-        stdout, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, stdout.decode()
-
-
-def start(artifact: Path, folder: Path, redis_url: str) -> Service:
-    port, log = free_port(), folder / "service.log"
-    command = [sys.executable, "-c", "from srgnn.cli import main; main()", "serve", "--workers", "2"]
-    options = ["--artifact", str(artifact), "--redis-url", redis_url, "--port", str(port)]
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=stderr, env=os.environ | SLOW_MACHINE
-        )
-    return Service(process, port, log)
-
-
-@contextmanager
-def serving(artifact: Path, folder: Path, redis_url: str) -> Iterator[Service]:
-    """Ready to answer; nothing of it is left afterwards."""
-    service = start(artifact, folder, redis_url)
-    try:
-        until(lambda: answers(service), service)
-        yield service
-    finally:
-        service.process.terminate()
-        service.end()
-
-
-def answers(service: Service) -> bool:
-    try:
-        return service.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def until(condition: Callable[[], bool], service: Service | None = None, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert service is None or service.process.poll() is None, service.log.read_text()
-        assert time.monotonic() < deadline, service and service.log.read_text()
-        time.sleep(0.05)
+from tests.integration.processes import Service, serving, start, until
+from tests.redis_server import RedisServer
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -194,6 +110,18 @@ def test_a_killed_worker_is_replaced_and_only_what_it_had_accepted_fails(service
     assert (line["worker"], line["exit_code"]) == (first.pid, -signal.SIGKILL)
 
 
+def test_a_worker_that_hangs_is_killed_and_replaced(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:
+    with serving(tiny_artifact, tmp_path, redis_url, hang_seconds="5") as service:
+        hung, other = service.workers()
+        hung.suspend()
+        until(lambda: len(service.lines("a worker died and is replaced")) > 0, service)
+        [line] = service.lines("a worker hangs and is killed")
+        assert line["worker"] == hung.pid
+        until(lambda: len(service.workers()) == 2 and service.click("s", "100").status_code == 200, service)
+        assert gone([hung])
+        assert other.pid in {worker.pid for worker in service.workers()}
+
+
 def test_sigterm_ends_all_after_what_is_under_way(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:
     body = b'{"item_id": "100"}'
     head = "POST /sessions/s/click HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -215,7 +143,27 @@ def test_sigterm_ends_all_after_what_is_under_way(tiny_artifact: Path, tmp_path:
         assert code == 0
         [line] = stdout.splitlines()
         assert json.loads(line)["served"] >= 10 + 8 + 1
-        until(lambda: gone(family))  # the tracker ends when it sees that its parent is gone
+        until(lambda: gone(family))
+
+
+def test_ctrl_c_drains_and_a_second_one_ends_it(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:
+    """A terminal sends it to every process."""
+
+    def ctrl_c() -> None:
+        for process in (psutil.Process(service.process.pid), *service.workers()):
+            process.send_signal(signal.SIGINT)
+
+    with serving(tiny_artifact, tmp_path, redis_url, drain_seconds="3600") as service:
+        family = psutil.Process(service.process.pid).children(recursive=True)
+        ctrl_c()
+        until(lambda: len(service.lines("draining")) == 2, service)
+        for _ in range(6):  # by either worker
+            ready, click = service.get("/readyz"), service.click("s", "100")
+            assert (ready.status_code, click.status_code) == (503, 200)
+            assert ready.headers["connection"] == click.headers["connection"] == "close"
+        ctrl_c()
+        assert service.end()[0] == 0
+        until(lambda: gone(family))
 
 
 def test_workers_end_when_their_parent_is_killed(tiny_artifact: Path, tmp_path: Path, redis_url: str) -> None:

@@ -1,4 +1,7 @@
-"""Any csv, tsv or Parquet log with one click a row and named columns for session, item and time."""
+"""Any csv, tsv or Parquet log with one click a row and named columns for session, item and time.
+
+A folder of Parquet files is one log.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +21,7 @@ def read(engine: Backend, inputs: Sequence[Path], recipe: Recipe) -> Table:
 
 def _read_one(engine: Backend, file: Path, part: int, columns: ColumnsConfig) -> Table:
     needed = [columns.session, columns.item, columns.time]
-    if file.suffix == ".parquet":
+    if file.suffix == ".parquet" or file.is_dir():
         table = files.read_parquet(engine, file, part, needed)
     else:
         table = files.read_text(engine, file, part, files.Layout(needed, columns.delimiter))

@@ -33,8 +33,13 @@ class Layout(NamedTuple):
 def usable(file: Path, folder: Path) -> Path:
     """`file` in a form the engine reads: .xz is decompressed into `folder`, everything else stays.
 
-    Raises DataError where the file is missing, empty, damaged or compressed in another way.
+    A folder of Parquet files counts as one file. Raises DataError where the file is missing, empty, damaged or
+    compressed in another way.
     """
+    if file.is_dir():
+        if not parquet_files(file):
+            raise DataError(f"input {file} is a folder without a .parquet file: expected a click log")
+        return file
     if not file.is_file():
         raise DataError(f"input {file} does not exist or is not a file: check --input")
     if file.stat().st_size == 0:
@@ -50,6 +55,13 @@ def usable(file: Path, folder: Path) -> Path:
     except (lzma.LZMAError, EOFError) as error:
         raise DataError(f"input {file} is not a complete .xz file: {error}") from error
     return usable(plain, folder)
+
+
+def parquet_files(input: Path) -> list[Path]:
+    """The one file; of a folder its Parquet files in the order of their names, without hidden ones."""
+    if not input.is_dir():
+        return [input]
+    return sorted(file for file in input.glob("*.parquet") if not file.name.startswith("."))
 
 
 def read_text(engine: Backend, file: Path, part: int, layout: Layout) -> Table:
@@ -78,9 +90,9 @@ def read_text(engine: Backend, file: Path, part: int, layout: Layout) -> Table:
 
 
 def read_parquet(engine: Backend, file: Path, part: int, needed: Sequence[str]) -> Table:
-    """The needed columns of a Parquet file in their own types, with `part` and `position`."""
+    """The columns of a Parquet file, or of a folder of them, in their own types, with `part` and `position`."""
     try:
-        table = engine.read_parquet(str(file))
+        table = engine.read_parquet([str(one) for one in parquet_files(file)])
     except duckdb.Error as error:
         raise DataError(f"input {file} cannot be read as Parquet: {error}") from error
     require_columns(file, table.columns, needed)

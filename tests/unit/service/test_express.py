@@ -188,3 +188,20 @@ async def test_a_click_counts_under_its_routes_label(client: httpx.AsyncClient) 
     shown = (await client.get("/metrics")).text
     assert 'srgnn_requests_total{method="POST",route="/sessions/{session_id}/click",status="200"} 1.0' in shown
     assert 'srgnn_requests_total{method="POST",route="/recommendations",status="200"} 1.0' in shown
+
+
+async def test_too_many_clicks_of_one_session_are_told_when_to_come_back(
+    tiny_recommender: Recommender, client_of: ClientOf
+) -> None:
+    app = create_app(load_settings(clicks_per_second=2), recommender=tiny_recommender)
+    async with client_of(app) as client:
+        for way in ("application/json", "application/json; charset=utf-8"):  # the short way and FastAPI's
+            headers = {"content-type": way}
+            clicks = [
+                await client.post(f"/sessions/{len(way)}/click", content=b'{"item_id": "100"}', headers=headers)
+                for _ in range(3)
+            ]
+            assert [response.status_code for response in clicks] == [200, 200, 429]
+            assert clicks[2].headers["retry-after"] == "1"
+            assert "SRGNN_CLICKS_PER_SECOND" in clicks[2].json()["detail"]
+            assert (await client.get(f"/sessions/{len(way)}")).json()["clicks"] == 2

@@ -3,6 +3,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
@@ -35,8 +36,30 @@ class Recorded:
         return self.inner.explain(history)
 
 
-def make(recommender: object, queue_size: int = 1000, max_batch: int = 128) -> Batcher:
-    return Batcher(recommender, queue_size=queue_size, max_batch=max_batch)  # type: ignore[arg-type]
+class OfOne:
+    """A batcher that is always asked for the same model; ``**options`` as for Batcher."""
+
+    def __init__(self, recommender: object, **options: Any) -> None:
+        self.recommender = cast(Recommender, recommender)
+        self.inner = Batcher(**options)
+
+    async def __aenter__(self) -> "OfOne":
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self.inner.__aexit__(*error)
+
+    @property
+    def waiting(self) -> int:
+        return self.inner.waiting
+
+    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+        return await self.inner.predict(self.recommender, queries, deadline_seconds=deadline_seconds)
+
+
+def make(recommender: object, queue_size: int = 1000, max_batch: int = 128) -> OfOne:
+    return OfOne(recommender, queue_size=queue_size, max_batch=max_batch)
 
 
 def alone(recommender: Recommender, query: Query) -> Recommendation:
@@ -149,7 +172,7 @@ async def test_a_batch_is_bounded_but_a_larger_request_still_goes(tiny_recommend
     recorded = Recorded(tiny_recommender)
     recorded.may_run.clear()
     sizes: list[int] = []
-    batcher = Batcher(recorded, queue_size=100, max_batch=4, observe_batch=sizes.append)  # type: ignore[arg-type]
+    batcher = OfOne(recorded, queue_size=100, max_batch=4, observe_batch=sizes.append)
     async with batcher:
         tasks = [asyncio.create_task(batcher.predict([Query([], 1)] * n, deadline_seconds=30)) for n in (1, 3, 2, 9, 1)]
         await until(lambda: recorded.batches)
@@ -157,6 +180,23 @@ async def test_a_batch_is_bounded_but_a_larger_request_still_goes(tiny_recommend
         await asyncio.gather(*tasks)
     assert sum(sizes) == 16
     assert all(size <= 4 or size == 9 for size in sizes)
+
+
+async def test_a_batch_never_mixes_models(tiny_recommender: Recommender) -> None:
+    old, new = Recorded(tiny_recommender), Recorded(tiny_recommender)
+    old.may_run.clear()
+    async with Batcher(queue_size=100, max_batch=100) as batcher:
+        first = asyncio.create_task(batcher.predict(cast(Recommender, old), [Query(["100"], 1)], deadline_seconds=30))
+        await until(lambda: old.batches)
+        rest = [
+            asyncio.create_task(batcher.predict(cast(Recommender, model), [Query([str(n)], 1)], deadline_seconds=30))
+            for n, model in enumerate((old, old, new, old, new, new))
+        ]
+        await until(lambda: batcher.waiting == 6)
+        old.may_run.set()
+        await asyncio.gather(first, *rest)
+    assert old.batches == [[["100"]], [["0"], ["1"]], [["3"]]]
+    assert new.batches == [[["2"]], [["4"], ["5"]]]
 
 
 async def test_full_queue_is_told_at_once_and_frees_again(tiny_recommender: Recommender) -> None:
@@ -277,4 +317,4 @@ def test_infer_gives_each_query_its_own_k_and_exclusions(tiny_recommender: Recom
 
 def test_prediction_has_no_attention_unless_asked(tiny_recommender: Recommender) -> None:
     [prediction] = infer(tiny_recommender, [Query(tiny_recommender.vocabulary.ids[:2], 1)])
-    assert prediction == Prediction(prediction.recommendation, None)
+    assert prediction == Prediction(prediction.recommendation, None, batch_size=1)

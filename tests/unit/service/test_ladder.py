@@ -5,6 +5,8 @@ import pytest
 
 from service import ladder
 from service.inference import Batcher, NotInferred, Prediction, Query, Reason
+from service.overload import Load
+from service.quality import Quality
 from service.schemas import ClickRequest
 from service.sessions.memory import MemorySessionStore
 from service.sessions.store import Session, SessionStore
@@ -27,7 +29,9 @@ class RefusingBatcher(Batcher):
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
 
-    async def predict(self, queries: Sequence[Query], *, deadline_seconds: float) -> list[Prediction]:
+    async def predict(
+        self, recommender: Recommender, queries: Sequence[Query], *, deadline_seconds: float
+    ) -> list[Prediction]:
         raise NotInferred(self.reason)
 
 
@@ -37,8 +41,11 @@ def store_of(kind: type[MemorySessionStore]) -> SessionStore:
 
 @pytest.fixture
 async def service(tiny_recommender: Recommender) -> AsyncIterator[Service]:
-    async with Batcher(tiny_recommender, queue_size=10, max_batch=4) as batcher:
-        yield Service(Settings(), store_of(MemorySessionStore), tiny_recommender, None, batcher, Metrics("tiny-1"))
+    async with Batcher(queue_size=10, max_batch=4) as batcher:
+        metrics, store = Metrics("tiny-1"), store_of(MemorySessionStore)
+        yield Service(
+            Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics), Load(10, metrics.refused)
+        )
 
 
 async def test_click_is_stored_and_answers_with_its_session(service: Service) -> None:
@@ -59,6 +66,15 @@ async def test_store_failure_leaves_the_current_click(service: Service) -> None:
     found = await ladder.click(broken, "s", ClickRequest(item_id="100"))
     assert found == ladder.History(Session(("100",), 1), "store_unavailable")
     assert b'srgnn_store_failures_total{operation="append"} 1.0' in service.metrics.render()
+
+
+async def test_the_history_of_the_request_stands_in_for_the_store_only_where_it_fails(service: Service) -> None:
+    request = ClickRequest(item_id="103", history=["100", "101"])
+    assert (await ladder.click(service, "s", request)).session == Session(("103",), 1)
+    broken = replace(service, store=store_of(BrokenStore))
+    assert (await ladder.click(broken, "s", request)).session == Session(("100", "101", "103"), 3)
+    unstored = ClickRequest(item_id="103", history=["100", "101"], consent=False)
+    assert await ladder.click(service, "s", unstored) == ladder.History(Session(("100", "101", "103"), 3))
 
 
 async def test_without_consent_a_broken_store_is_not_even_asked(service: Service) -> None:

@@ -226,7 +226,7 @@ async def test_without_the_store_histories_are_answered_in_full(storeless: httpx
     assert (answer["source"], answer["degraded"]) == ("model", None)
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/sessions/s"), ("DELETE", "/sessions/s"), ("GET", "/readyz")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/sessions/s"), ("DELETE", "/sessions/s")])
 async def test_what_only_the_store_knows_is_503_without_it(
     storeless: httpx.AsyncClient, method: str, path: str
 ) -> None:
@@ -236,9 +236,50 @@ async def test_what_only_the_store_knows_is_503_without_it(
     assert (await storeless.get("/livez")).status_code == 200
 
 
+async def test_without_the_store_it_is_ready_and_says_so(storeless: httpx.AsyncClient) -> None:
+    response = await storeless.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"status": "ready", "store": "unavailable"})
+    assert 'srgnn_store_failures_total{operation="ping"} 1.0' in (await storeless.get("/metrics")).text
+
+
+async def test_draining_it_is_not_ready_but_answers(tiny_recommender: Recommender, client_of: ClientOf) -> None:
+    app = create_app(load_settings(deadline_ms=30_000), recommender=tiny_recommender)
+    async with client_of(app) as client:
+        app.state.drain.begun = True
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()["title"]) == (503, "Draining")
+        assert (await client.get("/livez")).status_code == 200
+        assert (await click(client, "s", "100"))["source"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"artifact": "../tiny"}, "body.artifact"),
+        ({"artifact": "/etc"}, "body.artifact"),
+        ({"artifact": ".hidden"}, "body.artifact"),
+        ({"artifact": 3}, "body.artifact"),
+        ({"rollback": "yes"}, "body.rollback"),
+        ({"rollbak": True}, "body.rollbak"),
+        ({"artifact": "tiny", "rollback": True}, "body.rollback"),
+    ],
+)
+async def test_a_swap_that_is_asked_for_wrongly_is_refused(
+    client: httpx.AsyncClient, body: dict[str, object], place: str
+) -> None:
+    response = await client.post("/admin/model", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["place"] == place
+
+
+async def test_a_model_that_is_no_artifact_cannot_be_swapped(client: httpx.AsyncClient) -> None:
+    response = await client.post("/admin/model", json={})
+    assert (response.status_code, response.headers["content-type"]) == (409, "application/problem+json")
+
+
 async def test_health_readiness_and_metrics(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).json() == {"status": "alive"}
-    assert (await client.get("/readyz")).json() == {"status": "ready"}
+    assert (await client.get("/readyz")).json() == {"status": "ready", "store": "ok"}
     await click(client, "s", "100")
     metrics = await client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
@@ -250,6 +291,8 @@ async def test_examples_of_the_openapi_page_work(client: httpx.AsyncClient) -> N
     page = (await client.get("/openapi.json")).json()
     tried = 0
     for path, operations in page["paths"].items():
+        if path == "/admin/model":  # there is nothing here to swap to
+            continue
         operation = operations.get("post", {})
         for content in operation.get("requestBody", {}).get("content", {}).values():
             schema = page["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]

@@ -37,7 +37,7 @@ def test_examples_are_valid(model: type[BaseModel]) -> None:
 def test_every_body_has_an_example() -> None:
     names = {model.__name__ for model in WITH_EXAMPLES}
     assert names >= {"ClickRequest", "RecommendationsRequest", "SessionAnswer", "RecommendationsAnswer"}
-    assert names >= {"SessionHistory", "ModelInfo", "Health", "Problem"}
+    assert names >= {"SessionHistory", "ModelInfo", "Liveness", "Readiness", "Problem", "SwapRequest", "SwapAnswer"}
 
 
 @given(st.text(max_size=300))

@@ -24,6 +24,7 @@ def test_every_setting_is_described() -> None:
 def test_environment_is_read_and_options_override_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRGNN_PORT", "9000")
     monkeypatch.setenv("SRGNN_HOST", "0.0.0.0")
+    monkeypatch.setenv("SRGNN_KEYS_FILE", "keys")
     settings = load_settings(port=9001, host=None)
     assert (settings.host, settings.port) == ("0.0.0.0", 9001)
 
@@ -94,3 +95,15 @@ def test_several_workers_need_a_store_that_they_share(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"SRGNN_WORKERS is 2, but SRGNN_REDIS_URL is not set.*give --redis-url"):
         load_settings()
     assert load_settings(redis_url="redis://host/0").workers == 2
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "shop.example", "127.0.0.1.example", "", "localhost."])
+def test_without_keys_nobody_but_this_machine_is_served(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"SRGNN_KEYS_FILE is not set.*srgnn keys --file FILE.*--host 127\.0\.0\.1"):
+        load_settings(host=host)
+    assert load_settings(host=host, keys_file="keys").host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_this_machine_needs_no_keys(host: str) -> None:
+    assert load_settings(host=host).keys_file is None

@@ -1,16 +1,28 @@
 import json
 import logging
 import os
+import re
+import string
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from prometheus_client.parser import text_string_to_metric_families
 
+from service.app import create_app
+from service.settings import load_settings
 from service.telemetry import (
+    METHODS,
     METRICS_DIRECTORY,
     JsonFormatter,
     Metrics,
@@ -19,6 +31,8 @@ from service.telemetry import (
     request_id,
     requests_answered,
 )
+from srgnn.recommender import Recommender
+from tests.conftest import ClientOf
 
 
 @pytest.fixture
@@ -155,6 +169,15 @@ def test_metrics_name_the_model(metrics: Metrics) -> None:
     assert b'srgnn_model_info{name="tiny-1"} 1.0' in metrics.render()
 
 
+def test_only_the_model_that_answers_is_one(metrics: Metrics) -> None:
+    made = datetime(2026, 11, 24, tzinfo=UTC)
+    for name in ("tiny-2", "tiny-1", "tiny-3"):
+        metrics.serves(name, made)
+    text = metrics.render().decode()
+    assert re.findall(r'^srgnn_model_info{name="(.*)"} 1.0$', text, re.MULTILINE) == ["tiny-3"]
+    assert metrics.registry.get_sample_value("srgnn_model_created_timestamp_seconds") == made.timestamp()
+
+
 WORKER = """
 import sys
 from service.telemetry import Metrics
@@ -188,3 +211,93 @@ def test_metrics_say_when_the_model_was_made() -> None:
     name = "srgnn_model_created_timestamp_seconds"
     assert Metrics("m", made).registry.get_sample_value(name) == made.timestamp()
     assert Metrics("m").registry.get_sample_value(name) is None
+
+
+def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [line for line in lines if line["logger"].startswith("service.")]
+
+
+@contextmanager
+def own_logging() -> Iterator[None]:
+    """As ``srgnn serve`` logs, to the end; pytest's own handlers stay."""
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    root.handlers = []
+    configure_logging("info")
+    [handler] = root.handlers
+    root.handlers = [*before, handler]
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        root.setLevel(level)
+
+
+async def test_an_outage_floods_no_log_and_every_line_is_counted(
+    tiny_recommender: Recommender, client_of: ClientOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(redis_url="redis://127.0.0.1:1/0", deadline_ms=20_000)
+    with own_logging():
+        async with client_of(create_app(settings, recommender=tiny_recommender)) as client:
+            for _ in range(60):
+                assert (await client.post("/sessions/s/click", json={"item_id": "100"})).status_code == 200
+                assert (await client.get("/sessions/s")).status_code == 503
+    lines = logged(capsys)
+    assert len(lines) < 60
+    told = Counter[str]()
+    for line in lines:
+        told[line["message"]] += 1 + line.get("suppressed", 0)
+        assert line["model"] == "tiny-1"
+    assert (told["session store unavailable"], told["request"]) == (120, 60)
+
+
+async def test_a_rare_failure_is_not_hidden_by_a_frequent_one(app: FastAPI, capsys: pytest.CaptureFixture[str]) -> None:
+    @app.get("/full")
+    async def full() -> Response:
+        return Response(status_code=503)
+
+    with own_logging():
+        for path in (*["/full"] * 9, "/breaks", *["/full"] * 9):
+            await get(app, path)
+    failed = {(line["route"], line["status"]) for line in logged(capsys) if line["message"] == "request"}
+    assert failed == {("/full", 503), ("/breaks", 500)}
+
+
+ODD = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@%/?#[]{}|\\^`\"<>é日"
+
+
+def odd_request(random: Random) -> tuple[str, str, dict[str, str], bytes]:
+    """Method, path, headers and body that nobody would send by accident."""
+    word = "".join(random.choices(ODD, k=random.randrange(1, 40)))
+    kept = quote(word, safe="")
+    paths = ["/{}", "/sessions/{}", "/sessions/{}/click", "/sessions/{}/recommendations?k={}", "/{}/{}", "/docs/{}"]
+    paths += ["/recommendations?{}", "/metrics/{}", "/livez?{}={}", "/sessions//{}", "/model", "/openapi.json/{}"]
+    methods = ["GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "PURGE", "LOCK"]
+    bodies = [b"", b"{", word.encode(), json.dumps({"item_id": word}).encode(), json.dumps({word: [word]}).encode()]
+    headers = {"X-Request-ID": kept, "Content-Type": random.choice(["application/json", "text/plain", kept])}
+    path = random.choice(paths).replace("{}", kept)
+    return random.choice(methods), path, headers, random.choice(bodies)
+
+
+def test_a_thousand_odd_requests_make_no_label_of_their_own(
+    tiny_recommender: Recommender, running: Callable[[FastAPI], AbstractContextManager[str]]
+) -> None:
+    app = create_app(load_settings(deadline_ms=20_000), recommender=tiny_recommender)
+    random = Random(1)
+    with running(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for _ in range(1000):
+            method, path, headers, body = odd_request(random)
+            client.request(method, path, headers=headers, content=body)
+        found = list(text_string_to_metric_families(client.get("/metrics").text))
+    samples = [sample for family in found for sample in family.samples]
+    values: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        for label, value in sample.labels.items():
+            values[label].add(value)
+    assert values["route"] <= {*app.openapi()["paths"], "/docs", "/openapi.json", "unmatched"}
+    assert values["method"] == METHODS | {"other"}
+    assert values["status"] <= {"200", "204", "307", "400", "404", "405", "415", "422"}
+    assert set(values) <= {"method", "route", "status", "le", "source", "degraded", "operation", "name", "result"}
+    assert len(samples) < 400

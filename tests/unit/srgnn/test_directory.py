@@ -61,30 +61,3 @@ def test_what_is_not_the_plain_name_of_an_artifact_is_refused(folder, name):
     name = name.format((folder / "LATEST").read_text().strip())
     with pytest.raises(ArtifactError):
         directory.artifact_named(folder, name)
-
-
-def renamed_after(path: Path, manifest: bytes) -> Path:
-    """The artifact with other bytes for its manifest, under the name that fits them."""
-    (path / "manifest.json").write_bytes(manifest)
-    return path.rename(path.with_name(f"tiny-20260101-{directory._sha256(path / 'manifest.json')[:8]}"))
-
-
-@pytest.mark.parametrize("manifest", [b"[" * 100_000, b"\xff", b'{"a": NaN}', b'{"a": "\\ud800"}', b""])
-def test_a_manifest_that_is_not_json_is_refused_however_deep_it_is(folder, manifest):
-    with pytest.raises(ArtifactError, match=r"manifest\.json is not JSON"):
-        directory.verify(renamed_after(directory.resolve(folder), manifest))
-
-
-def test_a_file_that_cannot_be_read_is_named(folder):
-    file = directory.resolve(folder) / "probes.json"
-    file.unlink()
-    file.symlink_to("/proc/self/mem")  # opens, and fails on reading
-    with pytest.raises(ArtifactError, match=r"probes\.json cannot be read"):
-        directory.verify(folder)
-
-
-def test_a_latest_of_any_size_is_read_no_further_than_a_name(folder):
-    with (folder / "LATEST").open("ab") as stream:
-        stream.truncate(1 << 40)
-    with pytest.raises(ArtifactError, match="LATEST names no artifact"):
-        directory.resolve(folder)

@@ -11,7 +11,7 @@ from srgnn.errors import DataError, InputError
 from tests.corpora import random_sessions, split_of
 from training.evaluate import judge
 from training.examples import Examples
-from training.replay import MAX_FAILED_IN_A_ROW, replay
+from training.replay import MAX_FAILED_IN_A_ROW, read_key, replay
 
 SPLIT = split_of([[3], *random_sessions(5, 30, 40)])
 
@@ -198,3 +198,17 @@ def test_another_kind_of_server_is_refused(tiny_recommender):
 def test_split_without_pairs_is_refused(service, tiny_recommender):
     with pytest.raises(DataError, match="nothing to replay"):
         replayed(service, tiny_recommender, split_of([[1], [2]]))
+
+
+@pytest.mark.parametrize("content", ["", "two words", "schlüssel", "\n"])
+def test_a_file_without_a_key_is_refused_and_not_shown(tmp_path, content):
+    (tmp_path / "key").write_text(content)
+    with (tmp_path / "key").open() as file, pytest.raises(InputError, match="expected one API key") as error:
+        read_key(file)
+    assert "schlüssel" not in str(error.value)
+
+
+def test_a_key_is_read_without_its_line_end(tmp_path):
+    (tmp_path / "key").write_text("srgnn_abc\n")
+    with (tmp_path / "key").open() as file:
+        assert read_key(file) == "srgnn_abc"

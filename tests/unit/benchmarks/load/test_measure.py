@@ -92,6 +92,17 @@ def test_what_goes_wrong_is_counted_with_its_reason(serving, answer, reason):
     assert not result.holds
 
 
+def test_refusals_under_overload_are_no_errors_and_no_answers(serving, shop):
+    turn = itertools.count()
+    busy = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\n{}"
+    with serving(lambda request: busy if next(turn) % 2 else shop(request)) as target:
+        result = measure(target, traffic(), Plan(100, 0.4))
+    assert (result.errors, result.refused, result.requests) == (0, 20, 40)
+    assert result.achieved <= 50
+    assert result.refusal_ms["p50"] > 0
+    assert not result.holds
+
+
 def test_answers_in_pieces_are_put_together(serving, shop):
     item = {"item_id": "x" * 200_000, "score": 3.0}
 

@@ -6,7 +6,8 @@ from benchmarks.load import report
 def row(rate, p50, holds=True, **fields):
     latency = {"p50": p50, "p90": 2 * p50, "p99": 4 * p50, "p99.9": 5 * p50, "max": 6 * p50}
     return {
-        "rate": rate, "achieved": rate - 0.5, "latency_ms": latency, "errors": 0, "degraded": 0, "mean_batch": 2.5,
+        "rate": rate, "achieved": rate - 0.5, "latency_ms": latency, "errors": 0, "refused": 0, "degraded": 0,
+        "mean_batch": 2.5,
         "cpu_cores": {"client": 0.1, "service": 0.5, "redis": 0.05}, "send_lag_ms": {"p99": 0.2, "max": 1.0},
         "client_fell_behind": False, "client_cpu_us": 61.2, "holds": holds, **fields,
     }  # fmt: skip

@@ -31,7 +31,13 @@ def test_an_answer_whose_end_cannot_be_told_is_refused(answer):
 
 def test_requests_hold_the_length_of_their_body_in_bytes():
     body = "ü".encode()
-    assert wire.post(b"/x", b"h:1", body) == (
+    assert wire.post(b"/x", wire.headers("h:1"), body) == (
         b"POST /x HTTP/1.1\r\nhost: h:1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n" + body
     )
-    assert wire.get(b"/x?k=2", b"h:1") == b"GET /x?k=2 HTTP/1.1\r\nhost: h:1\r\n\r\n"
+    assert wire.get(b"/x?k=2", wire.headers("h:1")) == b"GET /x?k=2 HTTP/1.1\r\nhost: h:1\r\n\r\n"
+
+
+def test_a_key_goes_with_every_request():
+    headers = wire.headers("h:1", "secret")
+    assert wire.get(b"/x", headers) == b"GET /x HTTP/1.1\r\nhost: h:1\r\nauthorization: Bearer secret\r\n\r\n"
+    assert b"\r\nauthorization: Bearer secret\r\n" in wire.post(b"/x", headers, b"{}")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from service.sessions.redis import RedisSessionStore, without_password
-from service.sessions.store import REMEMBERED_CLICKS, Session
+from service.sessions.store import REMEMBERED_CLICKS, Answer, Session
 from srgnn.errors import StoreUnavailable
 from tests.redis_server import RedisServer, free_port
 
@@ -16,7 +16,11 @@ TIMEOUT_SECONDS = 0.2
 
 def make(url: str, max_waiting: int = 100) -> RedisSessionStore:
     return RedisSessionStore(
-        url, max_clicks=5, idle_seconds=60, timeout_seconds=TIMEOUT_SECONDS, max_waiting=max_waiting
+        url,
+        max_clicks=5,
+        idle_seconds=60,
+        timeout_seconds=TIMEOUT_SECONDS,
+        max_waiting=max_waiting,
     )
 
 
@@ -45,15 +49,29 @@ async def test_a_session_is_one_hash_tagged_key_that_expires(
     store: RedisSessionStore, redis_server: RedisServer
 ) -> None:
     await store.append("s1", "a", "e1")
-    assert redis_server.command("KEYS", "*") == b"*1\r\n$20\r\nsrgnn:session:1:{s1}\r\n"
-    ttl = int(redis_server.command("PTTL", "srgnn:session:1:{s1}").strip(b":\r\n"))
+    assert redis_server.command("KEYS", "*") == b"*1\r\n$20\r\nsrgnn:session:2:{s1}\r\n"
+    ttl = int(redis_server.command("PTTL", "srgnn:session:2:{s1}").strip(b":\r\n"))
     assert 50_000 < ttl <= 60_000
 
 
 async def test_what_is_stored_is_bounded(store: RedisSessionStore, redis_server: RedisServer) -> None:
     for n in range(3 * REMEMBERED_CLICKS):
         await store.append("s1", str(n))
-    assert redis_server.command("LLEN", "srgnn:session:1:{s1}") == b":%d\r\n" % (5 + REMEMBERED_CLICKS)
+    assert redis_server.command("LLEN", "srgnn:session:2:{s1}") == b":%d\r\n" % (5 + REMEMBERED_CLICKS)
+
+
+async def test_without_a_length_there_is_no_stream(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    await store.append("s", "a")
+    await store.delete("s")
+    assert redis_server.command("KEYS", "*") == b"*0\r\n"
+
+
+async def test_what_was_answered_expires_with_the_session(store: RedisSessionStore, redis_server: RedisServer) -> None:
+    await store.append("s", "a")
+    store.remember("s", 1, Answer("model", ("b",)))
+    await store.ping()
+    ttl = int(redis_server.command("PTTL", "srgnn:answer:2:{s}").strip(b":\r\n"))
+    assert 50_000 < ttl <= 60_000
 
 
 async def test_a_flushed_script_is_loaded_again(store: RedisSessionStore, redis_server: RedisServer) -> None:
@@ -138,7 +156,7 @@ async def test_an_answer_that_came_too_late_is_never_given_to_another_call(
 
 
 async def test_a_key_of_another_type_is_store_unavailable(store: RedisSessionStore, redis_server: RedisServer) -> None:
-    redis_server.command("SET", "srgnn:session:1:{s}", "text")
+    redis_server.command("SET", "srgnn:session:2:{s}", "text")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         await store.append("s", "a")
 
@@ -162,3 +180,10 @@ async def test_full_redis_is_store_unavailable(store: RedisSessionStore, redis_s
 )
 def test_urls_are_shown_without_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+async def test_an_error_that_repeats_the_call_is_told_without_it(store: RedisSessionStore) -> None:
+    """Redis says what an unknown command was called with, and that would be a session's id in the log."""
+    with pytest.raises(StoreUnavailable, match="NO-SUCH-COMMAND") as error:
+        await store._answer("append", store._redis.call("NO-SUCH-COMMAND", "secret-session", "secret-event"))
+    assert "secret" not in str(error.value)

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from srgnn.errors import DataError
+from srgnn.errors import ConfigError, DataError
 
 
 def sessions_of(corpus):
@@ -60,3 +60,27 @@ def test_several_files_are_one_log(run, write_log, shop_log):
     expected = sessions_of(whole)
     assert sessions_of(run(first, second)[1]) == expected
     assert sessions_of(run(second, first)[1]) == expected
+
+
+def test_a_folder_of_parquet_files_is_one_log_of_known_size(run, write_log, shop_log, tmp_path):
+    """As srgnn export-clicks writes them."""
+    folder = tmp_path / "clicks"
+    folder.mkdir()
+    for number, rows in enumerate((shop_log[:31], shop_log[31:])):
+        session, item, time = (list(column) for column in zip(*rows, strict=True))
+        moments = pa.array([one * 1000 for one in time], pa.timestamp("ms", tz="UTC"))
+        table = pa.table({"session_id": session, "item_id": item, "timestamp": moments, "event_id": [None] * len(item)})
+        pq.write_table(table, folder / f"{number}.parquet")
+    _, expected = run(write_log(shop_log))
+    expected = (sessions_of(expected), expected.train.times.tolist())
+    _, corpus = run(folder)
+    assert (sessions_of(corpus), corpus.train.times.tolist()) == expected
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert corpus.manifest["inputs"] == [{"name": "clicks", "bytes": size}]
+
+
+@pytest.mark.parametrize("source", ["diginetica", "retailrocket", "sessions", "yoochoose"])
+def test_other_sources_read_no_folder(run, tmp_path, source):
+    pq.write_table(pa.table({"session_id": ["1"]}), tmp_path / "clicks.parquet")
+    with pytest.raises(ConfigError, match="is a folder: expected files"):
+        run(tmp_path, settings=[f"data.source={source}"])

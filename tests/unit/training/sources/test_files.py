@@ -2,6 +2,8 @@ import gzip
 import lzma
 
 import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from srgnn.errors import DataError
@@ -103,7 +105,7 @@ def test_a_blank_first_line_is_refused(engine, tmp_path):
 def test_a_missing_or_empty_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
         files.usable(tmp_path / "nowhere.csv", tmp_path)
-    with pytest.raises(DataError, match="not a file"):
+    with pytest.raises(DataError, match=r"is a folder without a \.parquet file"):
         files.usable(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"log\.csv is empty"):
         files.usable(write(tmp_path, ""), tmp_path)
@@ -131,6 +133,17 @@ def test_cut_off_archives_are_reported(engine, tmp_path):
 def test_an_unknown_compression_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"compressed as \.zip: expected plain, \.gz or \.xz"):
         files.usable(write(tmp_path, "x", "log.csv.zip"), tmp_path)
+
+
+def test_a_folder_of_parquet_files_is_one_file_without_hidden_ones(engine, tmp_path):
+    for name, rows in {"b": [2, 3], "a": [0, 1], ".c": [9], "d": []}.items():
+        pq.write_table(pa.table({"s": pa.array(rows, pa.int64())}), tmp_path / f"{name}.parquet")
+    write(tmp_path, "half", ".a.parquet.7.partial")
+    write(tmp_path, "not ours", "notes.txt")
+    assert files.usable(tmp_path, tmp_path) == tmp_path
+    table = engine.to_pyarrow(files.read_parquet(engine, tmp_path, 1, ["s"]).order_by("position"))
+    assert table["s"].to_pylist() == [0, 1, 2, 3]
+    assert set(table["part"].to_pylist()) == {1}
 
 
 def test_a_parquet_file_without_a_column_or_that_is_none_is_reported(engine, tmp_path):
