@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
@@ -15,9 +16,16 @@ from srgnn.recommender import Recommender
 
 NOT_MEANT = "use_after_free,ensure_resource_availability"
 """A session that was forgotten, or never began, is an empty one; these demand a 404."""
+PARTS = {
+    "all but swaps": ("--exclude-path", "/admin/model"),
+    # Which artifacts there are, no document can say: most names are refused.
+    "swaps": ("--include-path", "/admin/model", "--exclude-checks", f"{NOT_MEANT},positive_data_acceptance"),
+}
 
 
+@pytest.mark.parametrize("part", PARTS)
 def test_schemathesis_finds_nothing(
+    part: str,
     running: Callable[[FastAPI], AbstractContextManager[str]],
     tiny_recommender: Recommender,
     redis_url: str,
@@ -36,11 +44,11 @@ def test_schemathesis_finds_nothing(
     stable = ["--generation-deterministic", "--suppress-health-check", "all", "--no-color"]
     with running(create_app(options, recommender=tiny_recommender)) as url:
         result = subprocess.run(
-            [*command, f"{url}/openapi.json", *rules, *stable],
+            [*command, f"{url}/openapi.json", *rules, *stable, *PARTS[part]],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=280,
         )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"(\d+) selected / \1 total", result.stdout), result.stdout
+    assert re.search(r" [1-9]\d* selected / ", result.stdout), result.stdout
