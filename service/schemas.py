@@ -123,7 +123,13 @@ class SwapRequest(_Request):
     rollback: bool = Field(False, description="true for the model before this one; again, and it is this one again.")
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{}, {"artifact": "diginetica-20261122-3f9c1a2b"}, {"rollback": True}]}
+        json_schema_extra={
+            "examples": [{}, {"artifact": "diginetica-20261122-3f9c1a2b"}, {"rollback": True}],
+            "not": {
+                "required": ["artifact", "rollback"],
+                "properties": {"artifact": {"type": "string"}, "rollback": {"const": True}},
+            },
+        }
     )
 
 

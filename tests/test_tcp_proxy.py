@@ -159,7 +159,7 @@ def test_a_server_that_is_gone_is_a_reset() -> None:
         nobody.bind((HOST, 0))
         with (
             Proxy(nobody.getsockname()[1]) as proxy,
-            socket.create_connection((HOST, proxy.port), timeout=30) as connection,
             pytest.raises(ConnectionResetError),
+            socket.create_connection((HOST, proxy.port), timeout=30) as connection,
         ):
             connection.recv(1)
