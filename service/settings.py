@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         0, ge=0, le=1_000_000, description="Requests a second that each key may send to each worker; 0 is no limit."
     )
     max_connections: int = Field(
-        1000, ge=1, le=1_000_000, description="Open connections of each worker; past that, new ones get a 503."
+        900, ge=1, le=1_000_000, description="Open connections of each worker; past that, new ones get a 503."
     )
     transfer_seconds: int = Field(
         10, ge=1, le=3600, description="Longest a client may take to send a request, or to take its answer."
