@@ -292,6 +292,14 @@ while read -r expression; do
 done < "$WORK/queries"
 ok "prometheus scrapes all three; the dashboard's $(wc -l < "$WORK/queries") queries are valid and find what there is"
 
+# --- the click log ----------------------------------------------------------------------------------------------------
+exported=$(compose --profile export run --rm export srgnn export-clicks --output /clicks --once 2>> "$WORK/compose.log" | tail -n 1)
+[ "$(json 'it["clicks"] > 1000 and it["lost"] == 0' <<< "$exported")" = True ] || missed "export of the clicks: $exported"
+old=$(latest)
+SET="--set training.epochs=1" compose --profile train run --rm train make-model exported || missed "training on what was exported"
+[ "$(latest)" != "$old" ] || missed "a model of what was exported: LATEST is still $old"
+ok "the clicks of all that load exported, and a model trained on them: $exported"
+
 # --- the user's own model ---------------------------------------------------------------------------------------------
 python3 - > "$WORK/my clicks.csv" <<'PYTHON'
 import random
