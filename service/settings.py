@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         description="Sessions kept in this process, without redis_url; past that the one idle longest goes.",
     )
     store_timeout_ms: int = Field(
-        50,
+        40,
         ge=1,
         le=10_000,
         description="Longest a request waits for Redis, connecting included; then it is answered without.",
