@@ -293,7 +293,8 @@ done < "$WORK/queries"
 ok "prometheus scrapes all three; the dashboard's $(wc -l < "$WORK/queries") queries are valid and find what there is"
 
 # --- the click log ----------------------------------------------------------------------------------------------------
-exported=$(compose --profile export run --rm --no-deps -T export srgnn export-clicks --output /clicks --once 2>> "$WORK/compose.log" | tail -n 1)
+compose --profile export run --rm --no-deps -T export srgnn export-clicks --output /clicks --once || missed "export-clicks"
+exported=$(grep -a '^{"files"' "$WORK/compose.log" | tail -n 1)
 [ "$(json 'it["clicks"] > 1000 and it["lost"] == 0' <<< "$exported")" = True ] || missed "export of the clicks: $exported"
 old=$(latest)
 SET="--set training.epochs=1" compose --profile train run --rm train make-model exported || missed "training on what was exported"
