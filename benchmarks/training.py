@@ -41,7 +41,8 @@ def main(items: int, batch: int, length: int, hidden: int, repeats: int) -> None
     def step(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         model.zero_grad(set_to_none=True)
         matrix = model.item_matrix()
-        vectors = model.session_vectors(flat_session_batch(clicks.ravel(), lengths), matrix)
+        graph = flat_session_batch(clicks.ravel(), lengths)
+        vectors = model.session_vectors(graph, matrix[graph.x])
         loss(vectors, matrix).backward()
 
     def plain(vectors: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

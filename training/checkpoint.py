@@ -14,7 +14,7 @@ from torch import Tensor
 
 from srgnn.errors import DataError
 
-VERSION = 1
+VERSION = 2
 NAME = "checkpoint.safetensors"
 
 
