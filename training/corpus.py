@@ -12,9 +12,9 @@ Sessions are sorted by (time of the first click, session id), clicks by (time, p
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from srgnn.atomic import hidden_beside, put_in_place, sync
 from srgnn.errors import DataError
 from srgnn.vocabulary import Vocabulary
 
@@ -121,7 +122,7 @@ class CorpusWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._partial = hidden_beside(self.path)
 
     def __enter__(self) -> Self:
         require_replaceable(self.path)
@@ -160,11 +161,9 @@ class CorpusWriter:
         head = {"format": FORMAT, "version": VERSION, "files": files}
         text = json.dumps({**head, **manifest, **head}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        for file in self._partial.iterdir():
-            _sync(file)
-        _sync(self._partial)
-        _move_into_place(self._partial, self.path)
-        _sync(self.path.parent)
+        sync(self._partial)  # already here, or there would be no corpus at all for as long as the disk takes
+        with _stepped_aside(self.path):
+            put_in_place(self._partial, self.path)
 
     def _create(self, name: str, field: str, length: int) -> npt.NDArray[Any]:
         path = self._partial / f"{name}.{field}.npy"
@@ -267,23 +266,19 @@ def _describe(file: Path) -> dict[str, Any]:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _move_into_place(partial: Path, path: Path) -> None:
-    """Rename; an older corpus steps aside first, because a directory cannot be renamed over a full one."""
-    retired = path.with_name(f".{path.name}.{os.getpid()}.retired")
+@contextmanager
+def _stepped_aside(path: Path) -> Iterator[None]:
+    """Room for another corpus, because a directory cannot be renamed over a full one.
+
+    Afterwards the older one is deleted, or back where nothing took its place.
+    """
+    retired = hidden_beside(path, "retired")
     if path.exists():
         path.rename(retired)
     try:
-        partial.rename(path)
-    except OSError:
-        if retired.exists():
-            retired.rename(path)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        yield
     finally:
-        os.close(descriptor)
+        if path.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+        elif retired.exists():
+            retired.rename(path)
