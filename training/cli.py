@@ -51,6 +51,9 @@ def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overri
     srgnn prepare --config default --input clicks.csv --output corpora/mine --set columns.time_unit=s
 
     Where a recipe says split = "files" the order of the inputs counts: train, validation (if any), test.
+    With --set data.windows=5 the log's time is cut into five windows of equal length, or of data.window_days each,
+    and --output becomes a folder of five corpora, window-1 to window-5, each with its own training and test part.
+
     Progress goes to stderr. The last line on stdout is a JSON object with train_examples (train and
     validation together), validation_examples, test_examples, items, clicks, dropped_rows, dropped by reason.
     """
