@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": ("training.cli", "clicks -> prepared corpus"),
     "train": ("training.cli", "prepared corpus -> artifact"),
     "evaluate": ("training.commands", "artifact + corpus -> Recall, MRR, NDCG, coverage, latency"),
+    "summarize": ("training.cli", "results of several windows or seeds -> mean and spread"),
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),
     "index": ("srgnn.commands", "index a very large catalogue"),
     "serve": ("service.cli", "answer over HTTP"),

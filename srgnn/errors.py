@@ -2,7 +2,7 @@
 
 SRGNNError
 ├── ConfigError        a setting is unknown, of the wrong type or out of range
-├── DataError          a click log or a prepared corpus cannot be used
+├── DataError          a click log, a prepared corpus or a result cannot be used
 ├── ArtifactError      an artifact is damaged, incomplete or of another version
 ├── InputError         a value in a request is out of bounds (k, item id, history)
 └── StoreUnavailable   the session store did not answer in time
@@ -21,7 +21,7 @@ class ConfigError(SRGNNError):
 
 
 class DataError(SRGNNError):
-    """A click log or a prepared corpus cannot be used."""
+    """A click log, a prepared corpus or a result cannot be used."""
 
 
 class ArtifactError(SRGNNError):

@@ -51,6 +51,9 @@ def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overri
     srgnn prepare --config default --input clicks.csv --output corpora/mine --set columns.time_unit=s
 
     Where a recipe says split = "files" the order of the inputs counts: train, validation (if any), test.
+    With --set data.windows=5 the log's time is cut into five windows of equal length, or of data.window_days each,
+    and --output becomes a folder of five corpora, window-1 to window-5, each with its own training and test part.
+
     Progress goes to stderr. The last line on stdout is a JSON object with train_examples (train and
     validation together), validation_examples, test_examples, items, clicks, dropped_rows, dropped by reason.
     """
@@ -107,3 +110,40 @@ def train(config: str, corpus: str, output: str, resume: bool, device: str, over
         click.echo(f"{stop}; continue with the same command and --resume", err=True)
         emit({"interrupted": True, "output": output})
         sys.exit(130)
+
+
+@click.command()
+@click.argument(
+    "results",
+    nargs=-1,
+    required=True,
+    metavar="RESULT...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+def summarize(results: Sequence[Path]) -> None:
+    """Mean, standard deviation, minimum and maximum over RESULTs, files that `srgnn evaluate --json` wrote.
+
+    RESULTs are of the windows of a log, or of seeds (--set training.seed=2) on one corpus. With the recipe and settings
+    of your log:
+
+    \b
+    srgnn prepare --config mine.toml --input clicks.csv --output corpora --set data.windows=5
+    mkdir -p results
+    for w in corpora/window-*; do
+      name=$(basename $w)
+      srgnn train --config mine.toml --corpus $w --output artifacts/$name
+      srgnn evaluate artifacts/$name --corpus $w --baselines --json results/$name.json
+    done
+    srgnn summarize results/*.json
+
+    Each baseline that all files hold stands beside the model, with the mean difference between the two in each file.
+    The last line on stdout is a JSON object: n (the number of files), models, differences.
+    """
+    from .summarize import read_result, to_table
+    from .summarize import summarize as run
+
+    summary = run([read_result(file) for file in results])
+    if summary.left_out:
+        click.echo(f"left out, because not every file holds it: {', '.join(summary.left_out)}", err=True)
+    click.echo(to_table(summary))
+    emit(summary.to_json())

@@ -28,6 +28,8 @@ class DataConfig:
     test_days: float = 0.0  # above 0 it takes the place of test_share
     validation_share: float = 0.1  # the last share of the sessions that are not test
     validation_days: float = 0.0  # above 0 it takes the place of validation_share
+    windows: int = 1  # above 1: so many corpora, each of its own part of the log's time
+    window_days: float = 0.0  # how long each of several windows is; 0 divides the whole time among them
     minimum_item_support: int = 5
     minimum_session_length: int = 2
     session_gap_minutes: float = 0.0  # a longer pause begins a new session; 0 keeps the log's sessions
@@ -139,6 +141,8 @@ CHECKS: dict[str, Check] = {
     "data.test_days": NOT_NEGATIVE,
     "data.validation_share": SHARE,
     "data.validation_days": NOT_NEGATIVE,
+    "data.windows": AT_LEAST_ONE,
+    "data.window_days": NOT_NEGATIVE,
     "data.minimum_item_support": AT_LEAST_ONE,
     "data.minimum_session_length": AT_LEAST_TWO,
     "data.session_gap_minutes": NOT_NEGATIVE,

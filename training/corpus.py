@@ -7,7 +7,8 @@
       {train,validation,test}.offsets.npy int64 [S+1] session i is items[offsets[i]:offsets[i+1]]
       {train,validation,test}.times.npy   int64 [C] ms since 1970; the session's index where there is no clock
 
-Sessions are sorted by (time of the first click, session id), clicks by (time, position in the log).
+Sessions are sorted by (time of the first click, session id), clicks by (time, position in the log). A log prepared in
+several windows is a folder of such corpora: window-1, window-2 and so on.
 """
 
 import hashlib
@@ -34,6 +35,7 @@ SPLITS = ("train", "validation", "test")
 DTYPES: dict[str, npt.DTypeLike] = {"items": np.int32, "offsets": np.int64, "times": np.int64}
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.txt"
+WINDOW_FOLDER = "window-{}"
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -122,14 +124,9 @@ class CorpusWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
-        self._partial = hidden_beside(self.path)
 
     def __enter__(self) -> Self:
-        require_replaceable(self.path)
-        try:
-            self._partial.mkdir(parents=True)
-        except OSError as error:
-            raise DataError(f"cannot write a corpus to {self.path}: {error}") from error
+        self._partial = _make_partial(self.path)
         return self
 
     def __exit__(
@@ -161,13 +158,26 @@ class CorpusWriter:
         head = {"format": FORMAT, "version": VERSION, "files": files}
         text = json.dumps({**head, **manifest, **head}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        sync(self._partial)  # already here, or there would be no corpus at all for as long as the disk takes
-        with _stepped_aside(self.path):
-            put_in_place(self._partial, self.path)
+        _move_into_place(self._partial, self.path)
 
     def _create(self, name: str, field: str, length: int) -> npt.NDArray[Any]:
         path = self._partial / f"{name}.{field}.npy"
         return np.lib.format.open_memmap(path, mode="w+", dtype=DTYPES[field], shape=(length,))
+
+
+@contextmanager
+def replaced_when_complete(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for several corpora, which takes the place of `path` when the block ends well.
+
+    Raises DataError at once where `path` holds something else than corpora.
+    """
+    path = path.resolve()
+    partial = _make_partial(path)
+    try:
+        yield partial
+        _move_into_place(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_corpus(
@@ -189,6 +199,8 @@ def write_corpus(
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the corpus in `path`. Raises DataError where it cannot be read by this version."""
     file = path / MANIFEST
+    if not file.is_file() and _holds_windows(path):
+        raise DataError(f"{path} holds a corpus for each window of a log: give one of them, such as {path}/window-1")
     if not file.is_file():
         raise DataError(
             f"{path} holds no corpus ({MANIFEST} is missing): make one with `srgnn prepare --output {path}`"
@@ -212,12 +224,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise DataError unless `path` is free, an empty directory or an older corpus (of any version)."""
+    """Raise DataError unless `path` is free, an empty directory or what an older preparation wrote (of any version)."""
     if not path.exists():
         return
     if not path.is_dir():
         raise DataError(f"output {path} is a file: expected a directory that is new, empty or an older corpus")
-    if any(path.iterdir()) and not _holds_corpus(path):
+    if any(path.iterdir()) and not _holds_corpus(path) and not _holds_windows(path):
         raise DataError(
             f"output {path} is not empty and not a corpus, so nothing was written: choose another directory or empty it"
         )
@@ -229,6 +241,13 @@ def _holds_corpus(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def _holds_windows(path: Path) -> bool:
+    """Whether `path` is a folder of windows and nothing else."""
+    found = set(path.iterdir()) if path.is_dir() else set()
+    wanted = {path / WINDOW_FOLDER.format(number) for number in range(1, len(found) + 1)}
+    return bool(found) and found == wanted and all(map(_holds_corpus, found))
 
 
 def _read_split(path: Path, name: str) -> Split:
@@ -264,6 +283,23 @@ def _require_size(file: Path, expected: int) -> None:
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _make_partial(path: Path) -> Path:
+    """An empty folder beside `path`, where what may replace `path` is written."""
+    require_replaceable(path)
+    partial = hidden_beside(path)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot write a corpus to {path}: {error}") from error
+    return partial
+
+
+def _move_into_place(partial: Path, path: Path) -> None:
+    sync(partial)  # already here, or there would be no corpus at all for as long as the disk takes
+    with _stepped_aside(path):
+        put_in_place(partial, path)
 
 
 @contextmanager

@@ -10,12 +10,15 @@ The protocol decides what held-out clicks may tell:
 `strict`  Cut, minimum support over the training set, drop short sessions; then unknown items are dropped from
           validation and test, and sessions that became too short. The vocabulary is the training set's.
 
-A session belongs to the split in which its first click falls. Every dropped row is counted by reason.
+A session belongs to the split in which its first click falls. Every dropped row is counted by reason. With several
+windows (:mod:`training.windows`) all that follows the gap is done once a window, over the sessions that begin in it.
 """
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from srgnn.vocabulary import Vocabulary, check_item_id
 
 from . import sources
 from .config import DataConfig, Recipe
-from .corpus import SPLITS, CorpusWriter, require_replaceable
+from .corpus import SPLITS, WINDOW_FOLDER, CorpusWriter, replaced_when_complete, require_replaceable
 from .sources import files
 from .sources.synthetic import ClickProcess
 from .steps import (
@@ -52,14 +55,16 @@ from .steps import (
     separate_files,
     session_table,
     split_at_gaps,
+    starting_between,
     supported,
     supported_in_train,
     usable_clicks,
 )
+from .windows import MS_PER_DAY, Window, cut_windows, date, require_windows, too_small
 from .workspace import Progress, Workspace, print_progress
 
 ENGINES = ("duckdb",)
-MS_PER_MINUTE, MS_PER_DAY = 60_000, 86_400_000
+MS_PER_MINUTE = 60_000
 LARGEST_SECONDS = 1e11  # the year 5138; in milliseconds it is 1973
 ROWS_PER_BLOCK = 1_000_000
 BEST_RECALL_K = 20
@@ -77,6 +82,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Read `inputs`, write a corpus to `output` and return its summary (the JSON line of `srgnn prepare`).
 
+    With several windows `output` is a folder of corpora, window-1 and so on, and the summary holds one of each.
     Raises ConfigError or DataError; then nothing is written and an older corpus in `output` is untouched.
     """
     began = time.perf_counter()
@@ -89,15 +95,24 @@ def prepare(
     try:
         with Workspace(recipe.data.memory_mb, len(paths), progress) as workspace:
             clicks, names = _read(workspace, recipe, paths)
-            clicks = PROTOCOLS[recipe.data.protocol](workspace, clicks, recipe.data)
-            summary = _write(workspace, clicks, names, recipe, paths, output)
+            log = Log(clicks, names, recipe, paths)
+            summary = (_write_windows if recipe.data.windows > 1 else _write)(workspace, log, output)
     except duckdb.Error as error:
         raise DataError(
             f"duckdb gave up: {error}; it had data.memory_mb = {recipe.data.memory_mb} and, for what does "
             f"not fit, the disk of {tempfile.gettempdir()}: raise the one, or point TMPDIR to a larger disk"
         ) from error
-    summary["seconds"] = round(time.perf_counter() - began, 3)
-    return summary
+    return {**summary, "output": str(output), "seconds": round(time.perf_counter() - began, 3)}
+
+
+@dataclass(frozen=True)
+class Log:
+    """What was read: usable clicks by number, the items' names, and where they come from."""
+
+    clicks: Table
+    names: Table
+    recipe: Recipe
+    inputs: Sequence[Path]
 
 
 # --- reading ---
@@ -105,6 +120,7 @@ def prepare(
 
 def _require_inputs(recipe: Recipe, inputs: Sequence[Path]) -> None:
     data = recipe.data
+    require_windows(data)
     if data.source == "synthetic":
         return  # its reader says what is wrong with an input
     if not inputs:
@@ -221,10 +237,10 @@ def _report_period(workspace: Workspace, clicks: Table, recipe: Recipe) -> None:
     if recipe.data.source in sources.WITHOUT_CLOCK:
         return
     first, last = _period(workspace, clicks)
-    workspace.progress(f"clicks from {_date(first)} to {_date(last)}")
+    workspace.progress(f"clicks from {date(first)} to {date(last)}")
     if last < 365 * MS_PER_DAY:
         workspace.progress(
-            f"warning: the last click is dated {_date(last)}; "
+            f"warning: the last click is dated {date(last)}; "
             "if the log's times count seconds, --set columns.time_unit=s"
         )
 
@@ -232,10 +248,6 @@ def _report_period(workspace: Workspace, clicks: Table, recipe: Recipe) -> None:
 def _period(workspace: Workspace, clicks: Table) -> tuple[int, int]:
     period = workspace.engine.to_pyarrow(clicks.agg(first=clicks.time.min(), last=clicks.time.max()))
     return period["first"][0].as_py(), period["last"][0].as_py()
-
-
-def _date(ms: int) -> str:
-    return str(np.datetime64(ms, "ms"))
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -312,11 +324,39 @@ def _held_out_start(workspace: Workspace, sessions: Table, share: float, days: f
 # --- writing ---
 
 
-def _write(
-    workspace: Workspace, clicks: Table, names: Table, recipe: Recipe, inputs: Sequence[Path], output: Path
-) -> dict[str, Any]:
+def _write_windows(workspace: Workspace, log: Log, output: Path) -> dict[str, Any]:
+    """A corpus a window, all of them or none."""
+    sessions = workspace.keep(session_table(log.clicks))
+    starts = workspace.engine.to_pyarrow(sessions.agg(first=sessions.start.min(), last=sessions.start.max()))
+    windows = cut_windows(log.recipe.data, starts["first"][0].as_py(), starts["last"][0].as_py())
+    inside = starting_between(log.clicks, sessions, windows[0].start, windows[-1].end)
+    inside = workspace.drop("outside_windows", log.clicks, inside)
+    sizes = [workspace.count(starting_between(sessions, sessions, one.start, one.end)) for one in windows]
+    rows, dropped = workspace.rows_read, Counter(workspace.dropped)
+    summaries = []
+    with replaced_when_complete(output) as folder:
+        for window, size in zip(windows, sizes, strict=True):
+            clicks = workspace.keep(starting_between(inside, sessions, window.start, window.end))
+            workspace.restart(workspace.count(clicks))
+            workspace.progress(f"{window}: {workspace.rows_read:,} rows of {size:,} sessions")
+            name = WINDOW_FOLDER.format(window.number)
+            try:
+                summary = _write(workspace, replace(log, clicks=clicks), folder / name, window)
+            except DataError as error:
+                raise too_small(window, error, sizes) from error
+            summaries.append({**summary, "output": str(output / name)})
+            dropped.update(workspace.dropped)
+    shared = {name: summaries[0][name] for name in ("recipe", "source", "protocol")}
+    clicks_written = sum(summary["clicks"] for summary in summaries)
+    counts = {"rows": rows, "dropped_rows": rows - clicks_written, "dropped": dict(dropped)}
+    return {**shared, "clicks": clicks_written, **counts, "windows": summaries}
+
+
+def _write(workspace: Workspace, log: Log, output: Path, window: Window | None = None) -> dict[str, Any]:
+    recipe = log.recipe
+    clicks = PROTOCOLS[recipe.data.protocol](workspace, log.clicks, recipe.data)
     sessions = workspace.keep(number_sessions(session_table(clicks)))
-    items = workspace.keep(number_items(clicks, names))
+    items = workspace.keep(number_items(clicks, log.names))
     encoded = workspace.keep(encode_clicks(clicks, sessions, items))
     vocabulary = Vocabulary(workspace.engine.to_pyarrow(items.order_by("row"))["name"].to_pylist())
     lengths = [_lengths(workspace, sessions, split) for split in range(len(SPLITS))]
@@ -324,18 +364,23 @@ def _write(
     has_clock = recipe.data.source not in sources.WITHOUT_CLOCK
     summary = _summary(workspace, recipe, lengths, len(vocabulary))
     if has_clock:
-        summary["first_click"], summary["last_click"] = map(_date, _period(workspace, clicks))
+        summary["first_click"], summary["last_click"] = map(date, _period(workspace, clicks))
     if recipe.data.source == "synthetic":
         summary[f"best_achievable_recall@{BEST_RECALL_K}"] = _best_recall(
             workspace, recipe, encoded, lengths, vocabulary
         )
+    if window:
+        summary["window"] = window.to_json()
     with CorpusWriter(output) as writer:
         for split, name in enumerate(SPLITS):
             writer.write_split(name, lengths[split], _blocks(workspace, encoded, lengths, split, has_clock))
-        origin = {"inputs": [{"name": file.name, "bytes": _size(file)} for file in inputs]}
+        origin = {"inputs": [{"name": file.name, "bytes": _size(file)} for file in log.inputs]}
         writer.commit(vocabulary, {**summary, **origin, "settings": recipe.as_dict()})
-    workspace.progress(f"wrote {summary['clicks']:,} clicks of {summary['sessions']:,} sessions to {output}")
-    return {**summary, "output": str(output)}
+    place = output.name if window else output
+    workspace.progress(f"wrote {summary['clicks']:,} clicks of {summary['sessions']:,} sessions to {place}")
+    for table in (clicks, sessions, items, encoded):
+        workspace.forget(table)
+    return summary
 
 
 def _size(input: Path) -> int:

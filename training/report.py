@@ -152,16 +152,16 @@ def _heading(report: Report) -> str:
 def _accuracy(reports: Sequence[Report]) -> str:
     names = [f"{metric}@{_cutoffs_of(reports[0])[-1]}" for metric in _RANK_METRICS]
     rows = [[each.model, *(_with_interval(each.estimates[name]) for name in names)] for each in reports]
-    return _grid([["", *map(_title, names)], *rows])
+    return grid([["", *map(title, names)], *rows])
 
 
 def _cutoffs(report: Report) -> str:
     cutoffs = _cutoffs_of(report)
     rows = [
-        [_title(metric), *(_percent(report.estimates[f"{metric}@{k}"].value) for k in cutoffs)]
+        [title(metric), *(percent(report.estimates[f"{metric}@{k}"].value) for k in cutoffs)]
         for metric in _RANK_METRICS
     ]
-    return _grid([[f"{report.model} at", *map(str, cutoffs)], *rows])
+    return grid([[f"{report.model} at", *map(str, cutoffs)], *rows])
 
 
 def _lists(reports: Sequence[Report]) -> str:
@@ -170,14 +170,14 @@ def _lists(reports: Sequence[Report]) -> str:
     rows = [
         [
             each.model,
-            _percent(each.served[f"coverage@{k}"]),
+            percent(each.served[f"coverage@{k}"]),
             f"{each.served[f'average_popularity@{k}']:,.0f}",
-            _percent(each.served[f"popularity_percentile@{k}"]),
-            _percent(each.served[f"head_share@{k}"]),
+            percent(each.served[f"popularity_percentile@{k}"]),
+            percent(each.served[f"head_share@{k}"]),
         ]
         for each in reports
     ]
-    return _grid([header, *rows])
+    return grid([header, *rows])
 
 
 def _speed(reports: Sequence[Report]) -> str:
@@ -200,42 +200,45 @@ def _speed(reports: Sequence[Report]) -> str:
         ]
         for each in reports
     ]
-    return _grid([header, *rows])
+    return grid([header, *rows])
 
 
 def _slice_table(name: str, reports: Sequence[Report]) -> str:
     rows = reports[0].slices[name]
     metrics = list(rows[0].estimates)
-    header = ["", "n", *(f"{each.model} {_title(metric)}" for each in reports for metric in metrics)]
+    header = ["", "n", *(f"{each.model} {title(metric)}" for each in reports for metric in metrics)]
     lines = [
         [
             row.label,
             f"{row.n:,}",
-            *(_percent(each.slices[name][i].estimates[metric].value) for each in reports for metric in metrics),
+            *(percent(each.slices[name][i].estimates[metric].value) for each in reports for metric in metrics),
         ]
         for i, row in enumerate(rows)
     ]
-    return f"by {_SLICE_TITLES.get(name, name)}\n{_grid([header, *lines])}"
+    return f"by {_SLICE_TITLES.get(name, name)}\n{grid([header, *lines])}"
 
 
 def _cutoffs_of(report: Report) -> list[int]:
     return sorted({int(name.partition("@")[2]) for name in report.estimates})
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
+    """A metric's name as people write it: ``recall@20`` is Recall@20, ``mrr@20`` MRR@20."""
     metric, at, cutoff = name.partition("@")
     return (metric.capitalize() if metric == "recall" else metric.upper()) + at + cutoff
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction in percent, to two places."""
     return f"{100 * value:.2f}"
 
 
 def _with_interval(estimate: Estimate) -> str:
-    return f"{_percent(estimate.value)} [{_percent(estimate.low)}, {_percent(estimate.high)}]"
+    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first one's text to the left and the others' to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_line(row, widths) for row in rows)
 

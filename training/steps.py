@@ -68,6 +68,11 @@ def by_number(clicks: Table, sessions: Table, items: Table) -> Table:
     return clicks.select("time", "part", "position", session="session_number", item="item_number")
 
 
+def starting_between(clicks: Table, sessions: Table, start: int, end: int) -> Table:
+    """Clicks of sessions that begin at `start` or later and before `end`, in ms."""
+    return clicks.semi_join(sessions.filter((sessions.start >= start) & (sessions.start < end)), "session")
+
+
 def long_sessions(clicks: Table, minimum_length: int) -> Table:
     """Clicks of sessions with at least `minimum_length` clicks."""
     lengths = clicks.group_by("session").agg(length=lambda t: t.count())

@@ -68,6 +68,10 @@ class Workspace:
         # Plain SQL: Backend.drop_table of ibis 12.0 writes a statement without the table's name.
         self.engine.raw_sql(f"DROP TABLE {table.get_name()}")
 
+    def restart(self, rows: int) -> None:
+        """Count from here, for another corpus: `rows` rows, none of them dropped."""
+        self.rows_read, self.dropped = rows, {}
+
     def add_dropped(self, reason: str, rows: int) -> None:
         """Count rows under a reason."""
         if rows:

@@ -72,6 +72,18 @@ def test_simulated_clicks_need_no_input(tmp_path):
     assert 0 < json.loads(result.stdout)["best_achievable_recall@20"] <= 1
 
 
+def test_windows_are_summed_up_in_the_last_line(write_log, shop_log, tmp_path):
+    cut = ["--set", "data.windows=2", "--set", "data.test_days=1.5", "--set", "data.validation_days=1.5"]
+    arguments = ["--config", "default", "--input", write_log(shop_log), "--output", tmp_path / "corpora", *SECONDS]
+    result = invoke(*arguments, *cut)
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert (summary["rows"], summary["clicks"], summary["output"]) == (60, 60, str(tmp_path / "corpora"))
+    folders = [tmp_path / "corpora" / "window-1", tmp_path / "corpora" / "window-2"]
+    assert [each["output"] for each in summary["windows"]] == [str(folder) for folder in folders]
+    assert [Corpus.open(folder).test.num_sessions for folder in folders] == [2, 2]
+    assert "window 2 of 2, 2023-11-24" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -81,6 +93,7 @@ def test_simulated_clicks_need_no_input(tmp_path):
         (["--config", "default", "--engine", "spark"], "engine 'spark'"),
         (["--config", "default", "--input", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--config", "default"], "give --input PATH"),
+        (["--config", "serenade", "--set", "data.windows=5"], "--set data.split=time"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_with_exit_code_two(args, message, tmp_path):

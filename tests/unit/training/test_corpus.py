@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from srgnn.errors import DataError
 from srgnn.vocabulary import Vocabulary
 from training import corpus as module
-from training.corpus import Corpus, CorpusWriter, Split, write_corpus
+from training.corpus import Corpus, CorpusWriter, Split, replaced_when_complete, write_corpus
 
 VOCABULARY = Vocabulary(["a", "b", "c"])
 
@@ -124,6 +124,48 @@ def test_a_failed_swap_puts_the_older_corpus_back(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no"):
         write(path)
     assert Corpus.open(path).train.num_sessions == 2
+    assert os.listdir(tmp_path) == ["corpus"]
+
+
+def write_windows(path, count):
+    with replaced_when_complete(path) as folder:
+        for number in range(1, count + 1):
+            write(folder / f"window-{number}")
+
+
+def test_windows_and_a_corpus_replace_each_other_as_a_whole(tmp_path):
+    path = tmp_path / "corpus"
+    write_windows(path, 3)
+    write_windows(path, 2)
+    assert sorted(os.listdir(path)) == ["window-1", "window-2"]
+    assert Corpus.open(path / "window-2").train.num_sessions == 2
+    write(path)
+    assert Corpus.open(path).train.num_sessions == 2
+    write_windows(path, 1)
+    assert (os.listdir(path), os.listdir(tmp_path)) == (["window-1"], ["corpus"])
+
+
+def test_a_folder_of_windows_is_no_corpus_and_says_what_is(tmp_path):
+    write_windows(tmp_path / "corpus", 2)
+    with pytest.raises(DataError, match=r"for each window of a log: give one of them, such as .*corpus/window-1"):
+        Corpus.open(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "window-4", "window-x"])
+def test_a_folder_that_holds_more_than_windows_is_left_alone(tmp_path, name):
+    write_windows(tmp_path, 2)
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="not empty and not a corpus"):
+        write_windows(tmp_path, 2)
+    assert sorted(os.listdir(tmp_path)) == sorted(["window-1", "window-2", name])
+
+
+def test_windows_that_are_not_complete_leave_what_was_there(tmp_path):
+    path = tmp_path / "corpus"
+    write_windows(path, 2)
+    with pytest.raises(ZeroDivisionError), replaced_when_complete(path) as folder:
+        write(folder / f"window-{1 // 0}")
+    assert sorted(os.listdir(path)) == ["window-1", "window-2"]
     assert os.listdir(tmp_path) == ["corpus"]
 
 

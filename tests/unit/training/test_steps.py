@@ -43,6 +43,13 @@ def test_a_longer_pause_begins_a_new_session(table, rows):
     assert found == [(0, "s#0"), (10, "s#0"), (21, "s#1"), (100, "r#0")]
 
 
+def test_a_session_is_between_two_times_by_its_first_click(table, rows):
+    clicks = table([("a", 4), ("b", 5), ("b", 9), ("c", 7), ("c", 8), ("d", 8)], "session time")
+    sessions = table([("a", 4), ("b", 5), ("c", 7), ("d", 8)], "session start")
+    between = steps.starting_between(clicks, sessions, 5, 8)
+    assert rows(between, "session", "time") == [("b", 5), ("b", 9), ("c", 7), ("c", 8)]
+
+
 def test_support_counts_clicks_and_length_counts_clicks_of_a_session(table, rows):
     clicks = table([("s", "a"), ("s", "a"), ("r", "b"), ("r", "a")], "session item")
     assert rows(steps.supported(clicks, 2), "session", "item") == [("r", "a"), ("s", "a"), ("s", "a")]

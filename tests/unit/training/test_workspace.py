@@ -29,6 +29,14 @@ def test_dropped_rows_are_counted_by_reason_and_told(workspace, lines):
     assert lines == ["dropped 2 rows: odd", "dropped 1 rows: small"]
 
 
+def test_a_restart_counts_another_corpus(workspace):
+    workspace.add_dropped("odd", 2)
+    of_before = workspace.dropped
+    workspace.restart(7)
+    workspace.add_dropped("odd", 1)
+    assert (workspace.rows_read, workspace.dropped, of_before) == (7, {"odd": 1}, {"odd": 2})
+
+
 def test_a_dropped_table_is_forgotten(workspace):
     before = kept(workspace, [1, 2])
     name = before.get_name()
