@@ -13,6 +13,7 @@ from .errors import SRGNNError
 COMMANDS = {
     "prepare": ("training.cli", "clicks -> prepared corpus"),
     "train": ("training.cli", "prepared corpus -> artifact"),
+    "tune": ("training.cli", "search better settings for a corpus"),
     "evaluate": ("training.commands", "artifact + corpus -> Recall, MRR, NDCG, coverage, latency"),
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),
     "index": ("srgnn.commands", "index a very large catalogue"),
