@@ -13,6 +13,7 @@ from .errors import SRGNNError
 COMMANDS = {
     "prepare": ("training.cli", "clicks -> prepared corpus"),
     "train": ("training.cli", "prepared corpus -> artifact"),
+    "tune": ("training.cli", "search better settings for a corpus"),
     "evaluate": ("training.commands", "artifact + corpus -> Recall, MRR, NDCG, coverage, latency"),
     "summarize": ("training.cli", "results of several windows or seeds -> mean and spread"),
     "recommend": ("srgnn.commands", "next items for one history, or for a file of them"),

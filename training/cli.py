@@ -147,3 +147,80 @@ def summarize(results: Sequence[Path]) -> None:
         click.echo(f"left out, because not every file holds it: {', '.join(summary.left_out)}", err=True)
     click.echo(to_table(summary))
     emit(summary.to_json())
+
+
+@click.command()
+@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
+@click.option("--corpus", required=True, metavar="DIR", help="What `srgnn prepare` wrote.")
+@click.option("--trials", required=True, type=click.IntRange(min=1), help="Trainings in all, those of before included.")
+@click.option(
+    "--output", required=True, metavar="DIR", help="Where best.toml, trials.csv and the state of the search go."
+)
+@click.option(
+    "--space",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file of the settings to search; without one, the shipped training/configs/spaces/default.toml.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of what the trials try.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+def tune(
+    config: str,
+    corpus: str,
+    trials: int,
+    output: str,
+    space: Path | None,
+    device: str,
+    seed: int,
+    overrides: Sequence[str],
+) -> None:
+    """Search better settings for a prepared corpus and write them as a recipe that `srgnn train` takes.
+
+    \b
+    srgnn tune --config default --corpus corpora/mine --trials 30 --output tuned
+    srgnn tune --config default --corpus corpora/mine --trials 50 --output tuned
+    srgnn tune --config default --corpus corpora/mine --trials 20 --output narrow --space space.toml
+    srgnn train --config tuned/best.toml --corpus corpora/mine --output artifacts
+
+    Each trial is a training, judged on the validation split by Recall@20 + MRR@20; the first is the recipe itself.
+    After five whole trials, one that falls behind the median of those before it is given up; one that fails counts
+    as a trial. The test split is not looked at: `srgnn evaluate` judges the result. Ctrl-C ends the search, the
+    same command goes on with it, and with more --trials it goes further. A space is a TOML file like this:
+
+    \b
+    [model]
+    dropout = {low = 0.0, high = 0.5, step = 0.1}
+    [training]
+    learning_rate = {low = 1e-3, high = 1e-2, log = true}
+    batch_size = [256, 512, 1024]
+
+    The last line on stdout is a JSON object with trials, pruned, failed, best, importance of the settings, recipe.
+    """
+    from .config import load_recipe
+    from .corpus import Corpus
+    from .loop import Interrupted
+    from .space import DEFAULT, load_space
+    from .tune import tune as run
+
+    try:
+        emit(
+            run(
+                load_recipe(config, overrides),
+                Corpus.open(corpus),
+                load_space(space or DEFAULT),
+                Path(output),
+                trials=trials,
+                seed=seed,
+                device=device,
+            )
+        )
+    except Interrupted as stop:
+        click.echo(f"{stop}; continue with the same command", err=True)
+        emit({"interrupted": True, "output": output})
+        sys.exit(130)

@@ -44,7 +44,7 @@ CHECKPOINT_SECONDS = 300.0
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the checkpoint is written."""
+    """SIGINT or SIGTERM arrived; the checkpoint, if there is to be one, is written."""
 
 
 @dataclass
@@ -90,15 +90,17 @@ def train(
     run = _new_run(recipe, corpus, choose_device(device))
     if resume:
         _restore(run, checkpoint.load(output))
-    with _stop_signal() as stopped:
+    with stop_signal() as stopped:
         if run.stage == "select":
-            _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped)
+            for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
+                _save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
             if recipe.training.refit:
                 _begin_refit(run)
         if run.stage == "refit":
             everything = concatenate(corpus.train, corpus.validation)
-            _fit(run, everything, run.best_epoch, None, output, stopped)
+            for _ in _fit(run, everything, run.best_epoch, None, output, stopped):
+                _save_checkpoint(run, output)
             run.best = _weights(run.model)
     path = _save_artifact(run, corpus, output)
     checkpoint.delete(output)
@@ -111,6 +113,16 @@ def train(
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
     }
+
+
+def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[int]) -> Iterator[dict[str, float]]:
+    """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over.
+
+    Nothing is written, and nothing is lost by not asking for the next epoch. Raises as ``train`` does.
+    """
+    run = _new_run(recipe, corpus, device)
+    for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
+        yield run.history[-1]
 
 
 def choose_device(name: str) -> torch.device:
@@ -147,10 +159,13 @@ def _fit(
     split: Split,
     epochs: int,
     validation: Split | None,
-    output: Path,
+    output: Path | None,
     stopped: list[int],
-) -> None:
-    """The loop: epochs of shuffled batches, then validation, until the epochs or the patience run out."""
+) -> Iterator[None]:
+    """The loop: epochs of shuffled batches, then validation, until the epochs or the patience run out.
+
+    Yields after each epoch. Within one, the state is saved in ``output``, if any.
+    """
     config, rules = run.recipe.training, run.recipe.rules
     examples = Examples(split, rules)
     held_out = Examples(validation, rules) if validation is not None and validation.num_examples else None
@@ -171,13 +186,14 @@ def _fit(
                 run.step += 1
                 run.seconds += time.monotonic() - started
                 advance(len(indices))
-                if stopped or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                if output and (stopped or time.monotonic() - saved_at > CHECKPOINT_SECONDS):
                     _save_checkpoint(run, output)
                     saved_at = time.monotonic()
                 if stopped:
-                    raise Interrupted(f"stopped by signal {stopped[0]}; {output / checkpoint.NAME} holds the state")
+                    state = f"; {output / checkpoint.NAME} holds the state" if output else ""
+                    raise Interrupted(f"stopped by signal {stopped[0]}{state}")
         _end_epoch(run, len(examples), held_out, servable)
-        _save_checkpoint(run, output)
+        yield
 
 
 def _update(run: Run, batch: ExampleBatch, negatives: Negatives | None, rate: float) -> float:
@@ -336,7 +352,7 @@ def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[list[int]]:
+def stop_signal() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying in the middle of an update; a second one is not held back."""
     received: list[int] = []
 
