@@ -26,10 +26,12 @@ install_artifact() {
         cp -r "$from" "/artifacts/.incoming/$name"
         srgnn inspect "/artifacts/.incoming/$name" \
             || fail "ARTIFACT=$ARTIFACT is not usable, see above; nothing was changed"
+        sync -f /artifacts  # a power cut must not leave a name without its files
         mv "/artifacts/.incoming/$name" "/artifacts/$name"
         rmdir "/artifacts/.incoming"
     fi
     echo "$name" > /artifacts/.latest
+    sync -f /artifacts
     mv /artifacts/.latest /artifacts/LATEST
     say "serving $name"
 }

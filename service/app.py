@@ -3,9 +3,10 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import FastAPI
 
@@ -39,6 +40,7 @@ from .worker import Link
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
+    from opentelemetry.sdk.trace import TracerProvider
 
 NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Of FastAPI's own: its spans hold the path, and so the session id."""
@@ -68,71 +70,70 @@ def create_app(
     Loads and probes the artifact here, before any port is bound. Raises ArtifactError, or ConfigError where
     the settings and the model do not fit together, the keys cannot be read, or traces are asked for that cannot be had.
     """
-    versions: Versions | None = None
-    created = manifest = None
-    if recommender is None:
-        versions = link.versions if link else Versions(settings.artifact)
-        loaded = load(settings, versions.current)
-        recommender, manifest, created = loaded.recommender, loaded.manifest, loaded.created
-    else:
-        check_keeps_enough(settings, recommender)
+    model = _load(settings, link) if recommender is None else _given(settings, recommender)
     keys = Keys(settings.keys_file, settings.key_rate) if settings.keys_file else None
-    metrics = Metrics(recommender.version, created=created)
+    service = _service(settings, model, store)
+    live = Live(service)
+    swapper = _swapper(live, model.versions, link)
+    tracing = start_tracing()
+    app = _Application(
+        title="SRGNN",
+        summary="Session-based recommendations: clicks in, the next items out.",
+        version=__version__,
+        lifespan=_lifespan(live, swapper, keys, tracing, closes_store=store is None),
+        openapi_url=None,  # add_docs serves both, without other servers
+        generate_unique_id_function=lambda route: route.name,
+        telemetry=NO_TELEMETRY,
+    )
+    app.state.settings, app.state.swapper = settings, swapper
+    app.state.metrics, app.state.drain = service.metrics, service.drain
+    app.include_router(router)
+    add_docs(app, with_keys=keys is not None)
+    add_error_handlers(app)
+    _add_middleware(app, service, keys, tracing)
+    return app
+
+
+class _Model(NamedTuple):
+    """What answers at first, and where it is from: nothing is known of one that was given."""
+
+    recommender: Recommender
+    versions: Versions | None = None
+    manifest: dict[str, Any] | None = None
+    created: datetime | None = None
+
+
+def _load(settings: Settings, link: Link | None) -> _Model:
+    versions = link.versions if link else Versions(settings.artifact)
+    loaded = load(settings, versions.current)
+    return _Model(loaded.recommender, versions, loaded.manifest, loaded.created)
+
+
+def _given(settings: Settings, recommender: Recommender) -> _Model:
+    check_keeps_enough(settings, recommender)
+    return _Model(recommender)
+
+
+def _service(settings: Settings, model: _Model, store: SessionStore | None) -> Service:
+    metrics = Metrics(model.recommender.version, created=model.created)
     batcher = Batcher(
         queue_size=settings.queue_size,
         max_batch=settings.max_batch,
         torch_threads=settings.torch_threads,
         observe_batch=metrics.batch_size.observe,
     )
-    live_store = make_store(settings, metrics.store_opened) if store is None else store
-    quality = Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None)
-    busy = Load(settings.max_under_way, metrics.refused)
-    previous = versions.previous.name if versions and versions.previous else None
-    live = Live(Service(settings, live_store, recommender, manifest, batcher, metrics, quality, busy, previous))
-    swapper = _swapper(live, versions, link)
-    tracing = start_tracing()
-
-    # It lives as long as the application, so it must not hold the first model.
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        async with AsyncExitStack() as stack:
-            if tracing:
-                stack.push_async_callback(stop_tracing, tracing)  # first in, so last out
-            if store is None:
-                stack.push_async_callback(live_store.aclose)
-            await stack.enter_async_context(batcher)
-            if metrics.shared:
-                stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
-            if keys is not None:
-                stack.callback(asyncio.create_task(keys.follow()).cancel)
-            if swapper:
-                await stack.enter_async_context(swapper)
-            yield {"live": live, "swaps": swapper}
-
-    app = _Application(
-        title="SRGNN",
-        summary="Session-based recommendations: clicks in, the next items out.",
-        version=__version__,
-        lifespan=lifespan,
-        openapi_url=None,  # add_docs serves both, without other servers
-        generate_unique_id_function=lambda route: route.name,
-        telemetry=NO_TELEMETRY,
+    previous = model.versions.previous if model.versions else None
+    return Service(
+        settings=settings,
+        store=make_store(settings, metrics.store_opened) if store is None else store,
+        recommender=model.recommender,
+        manifest=model.manifest,
+        batcher=batcher,
+        metrics=metrics,
+        quality=Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None),
+        load=Load(settings.max_under_way, metrics.refused),
+        previous=previous.name if previous else None,
     )
-    app.state.metrics, app.state.drain, app.state.swapper = metrics, live.service.drain, swapper
-    app.state.settings = settings
-    app.include_router(router)
-    add_docs(app, with_keys=keys is not None)
-    add_error_handlers(app)
-    app.add_middleware(Express)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Access, keys=keys)
-    app.add_middleware(CloseConnections, drain=live.service.drain)
-    app.add_middleware(Telemetry, metrics=metrics)  # around all that answers
-    if tracing:
-        app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
-    app.add_middleware(Shedding, load=busy)
-    app.add_middleware(SecurityHeaders)  # added last, so outermost
-    return app
 
 
 def make_store(settings: Settings, opened: Callable[[bool], None] = lambda opened: None) -> SessionStore:
@@ -158,6 +159,43 @@ def make_store(settings: Settings, opened: Callable[[bool], None] = lambda opene
     return Breaker(redis, opened)
 
 
+def _swapper(live: Live, versions: Versions | None, link: Link | None) -> Alone | Member | None:
+    if versions is None:
+        return None
+    return Member(live, link) if link else Alone(live, versions)
+
+
+def _lifespan(
+    live: Live,
+    swapper: Alone | Member | None,
+    keys: Keys | None,
+    tracing: "TracerProvider | None",
+    *,
+    closes_store: bool,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
+    """What runs beside the requests, from the first to the last of them."""
+    # They outlive every swap. The service itself must not be kept here: it holds the first model.
+    store, batcher, metrics = live.service.store, live.service.batcher, live.service.metrics
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            if tracing:
+                stack.push_async_callback(stop_tracing, tracing)  # first in, so last out
+            if closes_store:
+                stack.push_async_callback(store.aclose)
+            await stack.enter_async_context(batcher)
+            if metrics.shared:
+                stack.callback(asyncio.create_task(_tell_queue_length(metrics, batcher)).cancel)
+            if keys is not None:
+                stack.callback(asyncio.create_task(keys.follow()).cancel)
+            if swapper:
+                await stack.enter_async_context(swapper)
+            yield {"live": live, "swaps": swapper}
+
+    return lifespan
+
+
 async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:
     """Whichever worker is asked for the metrics knows the queues of the others only from what they wrote down."""
     while True:
@@ -165,7 +203,14 @@ async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:
         await asyncio.sleep(1)
 
 
-def _swapper(live: Live, versions: Versions | None, link: Link | None) -> Alone | Member | None:
-    if versions is None:
-        return None
-    return Member(live, link) if link else Alone(live, versions)
+def _add_middleware(app: FastAPI, service: Service, keys: Keys | None, tracing: "TracerProvider | None") -> None:
+    """From the inside out: a request goes through the last one first."""
+    app.add_middleware(Express)
+    app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
+    app.add_middleware(Access, keys=keys)
+    app.add_middleware(CloseConnections, drain=service.drain)
+    app.add_middleware(Telemetry, metrics=service.metrics)  # around all that answers
+    if tracing:
+        app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
+    app.add_middleware(Shedding, load=service.load)
+    app.add_middleware(SecurityHeaders)

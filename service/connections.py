@@ -52,7 +52,7 @@ def _refusal(reason: str, status: int, detail: str, *headers: tuple[bytes, bytes
 MALFORMED = _refusal("malformed", 400, "This is not HTTP/1.1.")
 TOO_SLOW = _refusal("too_slow", 408, f"The request took longer than {PREFIX}TRANSFER_SECONDS to arrive.")
 TOO_LARGE = _refusal("too_large", 413, f"The request is far larger than {PREFIX}MAX_BODY_BYTES.")
-PIPELINED = _refusal("pipelined", 429, f"More than {MAX_PIPELINED} requests wait on this connection.")
+PIPELINED = _Refusal("pipelined", b"")  # never told: an earlier request still waits for its answer
 HEAD_TOO_LARGE = _refusal(
     "head_too_large", 431, f"A head may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers: send fewer."
 )
@@ -67,14 +67,18 @@ TOO_MANY = _refusal(
 class BoundedHttp(SheddingProtocol):
     """uvicorn's protocol for one connection, within the service's settings."""
 
+    _received = 0
+    """Bytes since the request under way began, with ``_others`` that came in one piece with its first ones."""
+    _others = 0
+    _arriving = 0
+    """Bytes being parsed."""
+    _refused = MALFORMED
+    """What to tell where the parser stops."""
     _timer: asyncio.TimerHandle | None = None
     _looks = 0
-    _seen: object = None
-    """The request that was under way at the last look."""
-    _scope: object = None
-    _received = 0
-    """Bytes of the request that ``_scope`` belongs to."""
-    _refused = MALFORMED
+    """How many in a row found the same request waiting for its client."""
+    _cycle_seen: object = None
+    """The request of the last look."""
 
     @property
     def _service(self) -> "Service":
@@ -87,9 +91,9 @@ class BoundedHttp(SheddingProtocol):
             self.transport = transport
             return self._close(TOO_MANY)
         super().connection_made(transport)
-        self._most = MAX_HEAD_BYTES + 2 * settings.max_body_bytes  # twice, because a body in chunks is longer
-        self._pause = settings.transfer_seconds / LOOKS
-        self._timer = self.loop.call_later(self._pause, self._look)
+        self._max_request_bytes = MAX_HEAD_BYTES + 2 * settings.max_body_bytes  # a body in chunks is longer
+        self._look_seconds = settings.transfer_seconds / LOOKS
+        self._timer = self.loop.call_later(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -98,22 +102,24 @@ class BoundedHttp(SheddingProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count."""
+        """Count, and parse."""
         self._arriving = len(data)
+        self._received += len(data)
         super().data_received(data)
         if not self._reading:
-            self._received = 0
-            return
-        if self.scope is not self._scope:
-            self._scope, self._received = self.scope, 0
-        self._received += len(data)
-        if self._received > (MAX_HEAD_BYTES if self._in_head() else self._most) and not self.transport.is_closing():
-            self._close(HEAD_TOO_LARGE if self._in_head() else TOO_LARGE)
+            self._received = self._others = 0
+        elif not self.transport.is_closing():
+            self._check_size()
+
+    def _check_size(self) -> None:
+        """Of a request that has begun; what arrived with another one before it is not held against it."""
+        most, refusal = (MAX_HEAD_BYTES, HEAD_TOO_LARGE) if self._in_head() else (self._max_request_bytes, TOO_LARGE)
+        if self._received - self._others > most:
+            self._close(refusal)
 
     def on_headers_complete(self) -> None:
         """Start on a request, or stop parsing: what is raised here comes back to ``send_400_response``."""
-        perhaps_large = self._received + self._arriving > MAX_HEAD_BYTES
-        if len(self.headers) > MAX_HEADERS or (perhaps_large and self._head_bytes() > MAX_HEAD_BYTES):
+        if len(self.headers) > MAX_HEADERS or (self._received > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES):
             self._refused = HEAD_TOO_LARGE
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refused = PIPELINED
@@ -121,11 +127,17 @@ class BoundedHttp(SheddingProtocol):
             return super().on_headers_complete()
         raise ValueError(self._refused.reason)
 
+    def on_message_complete(self) -> None:
+        """Have parsed a request; whatever came with its last bytes may be of the next one."""
+        super().on_message_complete()
+        self._received = self._others = self._arriving
+
     def send_400_response(self, msg: str) -> None:
         """Tell what was wrong in the form of all our answers."""
         self._close(self._refused)
 
     def _in_head(self) -> bool:
+        """Whether the request that arrives is still to be started on."""
         return self.cycle is None or self.cycle.scope is not self.scope
 
     def _head_bytes(self) -> int:
@@ -133,14 +145,13 @@ class BoundedHttp(SheddingProtocol):
 
     def _look(self) -> None:
         """Count how long nothing but the client keeps one request from its end; a new request counts anew."""
-        self._looks = self._looks + 1 if self._waits_for_client() and self.cycle is self._seen else 0
-        self._seen = self.cycle
+        self._looks = self._looks + 1 if self._waits_for_client() and self.cycle is self._cycle_seen else 0
+        self._cycle_seen = self.cycle
         if self._looks < LOOKS:
-            self._timer = self.loop.call_later(self._pause, self._look)
+            self._timer = self.loop.call_later(self._look_seconds, self._look)
         else:
-            self._close(
-                TOO_SLOW, tell=self._reading
-            )  # an answer to nothing would be taken for that to the next request
+            # An answer to no request would be taken for that to the next one.
+            self._close(TOO_SLOW, tell=self._reading)
 
     def _waits_for_client(self) -> bool:
         if self.flow.write_paused or self.transport.is_closing():
@@ -158,7 +169,9 @@ class BoundedHttp(SheddingProtocol):
         self.transport.close()
 
     def _can_be_told(self) -> bool:
-        """Whether an answer from here would be taken for the one to the request under way."""
+        """Whether an answer from here would arrive, and be taken for the one to the request that arrives."""
+        if self.transport.is_closing():
+            return False
         if self.flow is None or self.cycle is None:
             return True
         if self.flow.write_paused or self.pipeline:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -10,7 +11,7 @@ from srgnn.errors import SRGNNError
 from .rollout import Abandon, Answer, Ask, Commit, Done, Prepare
 from .state import Live
 from .swap import Swapper
-from .versions import Outcome, Wanted
+from .versions import STOPPING, Outcome, Wanted
 from .worker import Link
 
 BEAT_SECONDS = 0.5
@@ -45,21 +46,23 @@ class Member(Swapper):
         try:
             self._link.pipe.send(Ask(number, wanted))
             return await future
+        except OSError:
+            model = self.versions.current.name
+            return Outcome(model, model, STOPPING, conflict=True)
         finally:
             del self._asked[number]
 
     def _hear(self) -> None:
         try:
             message = self._link.pipe.recv()
-        except (EOFError, OSError):  # the parent is gone, which ends this worker too
-            asyncio.get_running_loop().remove_reader(self._link.pipe.fileno())
-            return
+        except (EOFError, OSError):
+            return self._hear_no_more()
         match message:
             case Prepare(rollout, path):
                 self._preparing = asyncio.create_task(self._prepare(rollout, path))
             case Commit(rollout):
                 self.commit()
-                self._link.pipe.send(Done(rollout))
+                self._tell(Done(rollout))
             case Abandon():
                 if self._preparing:
                     self._preparing.cancel()
@@ -69,13 +72,24 @@ class Member(Swapper):
                 if number in self._asked and not self._asked[number].done():
                     self._asked[number].set_result(outcome)
 
+    def _hear_no_more(self) -> None:
+        """The parent stops, or is gone; either ends this worker too."""
+        asyncio.get_running_loop().remove_reader(self._link.pipe.fileno())
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(BrokenPipeError())
+
     async def _prepare(self, rollout: int, path: Path) -> None:
         refused = None
         try:
             await self.prepare(path)
         except SRGNNError as error:
             refused = str(error)
-        self._link.pipe.send(Done(rollout, refused))
+        self._tell(Done(rollout, refused))
+
+    def _tell(self, done: Done) -> None:
+        with suppress(OSError):  # the parent listens no more: see _hear_no_more
+            self._link.pipe.send(done)
 
     async def _beat(self) -> None:
         while True:

@@ -4,6 +4,7 @@ The parent says PREPARE, each worker loads and says that it is ready or why not;
 ABANDON to all where one could not or died. Whoever asked is told when the last one has swapped. Needs no torch.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from srgnn.errors import SRGNNError
 
-from .versions import BUSY, Outcome, SwapConflict, Versions, Wanted
+from .versions import BUSY, STOPPING, Outcome, SwapConflict, Versions, Wanted
 
 
 class Ask(NamedTuple):
@@ -22,8 +23,7 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Parent to worker: what became of it; of a swap that no worker asked for it has no number. Told to one of them,
-    which counts it."""
+    """Parent to worker: what became of it. Without a number to one of them, where none asked: it is counted once."""
 
     number: int | None
     outcome: Outcome
@@ -47,7 +47,7 @@ class Abandon(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Worker to parent: prepared, or committed; or why it could not be prepared."""
+    """Worker to parent: prepared, or why it could not be; or committed."""
 
     rollout: int
     refused: str | None = None
@@ -70,11 +70,13 @@ class Asker(NamedTuple):
 
 @dataclass
 class _Rollout:
+    number: int
+    old: str
     path: Path
     asker: Asker | None
-    workers: set[Worker]
-    waiting: set[Worker] = field(default_factory=set)
-    """For their Done to the last message."""
+    workers: set[Worker] = field(default_factory=set)
+    awaited: set[Worker] = field(default_factory=set)
+    """Those whose Done to the last message is still to come."""
     committed: bool = False
 
 
@@ -84,7 +86,7 @@ class Rollouts:
     def __init__(self, versions: Versions, serving: Callable[[], Sequence[Worker]]) -> None:
         self._versions = versions
         self._serving = serving
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._now: _Rollout | None = None
 
     @property
@@ -104,59 +106,71 @@ class Rollouts:
             return self._tell(asker, refused)
         if path == self._versions.current:
             return self._tell(asker, Outcome(old, old))
-        self._number += 1
-        self._now = _Rollout(path, asker, set())
+        self._now = _Rollout(next(self._numbers), old, path, asker)
         for worker in self._serving():
             self.join(worker)
 
     def join(self, worker: Worker) -> None:
         """A worker that serves, or has just begun to, takes part in what is under way."""
-        if self._now and not self._now.committed:
-            self._now.workers.add(worker)
-            self._now.waiting.add(worker)
-            worker.tell(Prepare(self._number, self._now.path))
+        now = self._now
+        if now and not now.committed:
+            now.workers.add(worker)
+            now.awaited.add(worker)
+            worker.tell(Prepare(now.number, now.path))
 
     def hear(self, worker: Worker, done: Done) -> None:
-        """Of an earlier one, given up meanwhile, nothing matters any more."""
-        if self._now and done.rollout == self._number:
-            if done.refused:
-                self.abandon(done.refused)
-            else:
-                self._done(self._now, worker)
+        """A worker is done, or cannot be; of a rollout given up meanwhile nothing matters any more."""
+        now = self._now
+        if now is None or done.rollout != now.number:
+            return
+        if done.refused:
+            self._abandon(now, done.refused)
+        else:
+            self._await_no_more(now, worker)
 
     def lose(self, worker: Worker) -> None:
         """A worker has died."""
-        if self._now and worker in self._now.workers:
-            self._now.workers.discard(worker)
-            if self._now.committed:
-                self._done(self._now, worker)
-            else:
-                self.abandon("a worker died while it made the new model ready: its log may say why")
+        now = self._now
+        if now is None or worker not in now.workers:
+            return
+        now.workers.discard(worker)
+        if now.committed:
+            self._await_no_more(now, worker)
+        else:
+            self._abandon(now, "a worker died while it made the new model ready: its log may say why")
 
-    def abandon(self, cause: str) -> None:
-        """Leave all workers as they are, unless all of them are ready already."""
-        if self._now and not self._now.committed:
-            for worker in self._now.workers:
-                worker.tell(Abandon())
-            old = self._versions.current.name
-            self._end(Outcome(old, old, cause))
+    def stop(self) -> None:
+        """Workers are not heard any more: end what is under way. Those told to commit do so before they stop."""
+        if self._now and self._now.committed:
+            self._end(self._now, Outcome(self._now.old, self._now.path.name))
+        elif self._now:
+            self._abandon(self._now, STOPPING)
 
-    def _done(self, now: _Rollout, worker: Worker) -> None:
-        now.waiting.discard(worker)
-        if now.waiting:
+    def _await_no_more(self, now: _Rollout, worker: Worker) -> None:
+        """Take the next step after the last one that was awaited."""
+        now.awaited.discard(worker)
+        if now.awaited:
             return
         if now.committed:
-            assert self._versions.previous
-            return self._end(Outcome(self._versions.previous.name, now.path.name))
-        now.committed, now.waiting = True, set(now.workers)
-        self._versions.moved_to(now.path)
-        for each in now.workers:
-            each.tell(Commit(self._number))
+            self._end(now, Outcome(now.old, now.path.name))
+        else:
+            self._commit(now)
 
-    def _end(self, outcome: Outcome) -> None:
-        assert self._now
-        asker, self._now = self._now.asker, None
-        self._tell(asker, outcome)
+    def _commit(self, now: _Rollout) -> None:
+        now.committed, now.awaited = True, set(now.workers)
+        self._versions.moved_to(now.path)
+        for worker in now.workers:
+            worker.tell(Commit(now.number))
+
+    def _abandon(self, now: _Rollout, cause: str) -> None:
+        """Leave all workers as they are."""
+        for worker in now.workers:
+            worker.tell(Abandon())
+        self._end(now, Outcome(now.old, now.old, cause))
+
+    def _end(self, now: _Rollout, outcome: Outcome) -> None:
+        self._now = None
+        self._tell(now.asker, outcome)
 
     def _tell(self, asker: Asker | None, outcome: Outcome) -> None:
         outcome.log()

@@ -58,6 +58,7 @@ class SwapConflict(SwapRefused):
 
 
 BUSY = "another swap is under way: try again when it has ended"
+STOPPING = "the service is about to stop"
 
 
 class Versions:

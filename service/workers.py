@@ -6,7 +6,7 @@ and worker (:mod:`service.worker`) have a pipe:
 
     worker: LOADED, or why it cannot           parent: SERVE, to the first workers once all have loaded
     swaps: see service/rollout.py
-    either is gone: the pipe is at its end
+    either is gone, or stops: the pipe is at its end
 
 and a count that the worker's event loop moves: one that stands still for ``hang_seconds`` means a worker to be killed.
 
@@ -221,9 +221,10 @@ class Supervisor:
 
     def _end(self, signals: "Connection") -> None:
         """Let each worker finish what is under way, and new requests while it drains; a second signal ends that."""
-        self._rollouts.abandon("the service is about to stop")
+        self._rollouts.stop()
         self.listener.close()
         for worker in self._workers:
+            worker.pipe.close()  # nobody listens from here on: who asks for a swap must not wait for an answer
             if worker.serving:
                 worker.process.terminate()
             else:  # it has nothing to finish

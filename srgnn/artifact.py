@@ -99,6 +99,20 @@ def save(
     return publish(directory, manifest, write)
 
 
+def _write_files(partial: Path, model: SRGNN, items: Tensor, vocabulary: Vocabulary, fallback: Fallback) -> None:
+    state = {**model.state_dict(), "embedding": items}
+    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
+    counts = {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in vars(fallback).items()
+        if name in ("clicks", "offsets", "next_rows", "next_clicks")
+    }
+    save_file(state, partial / "model.safetensors")
+    save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
+    save_file(counts, partial / "fallback.safetensors")
+    vocabulary.write(partial / "vocabulary.txt")
+
+
 def save_with_index(
     directory: Path, old: Artifact, index: IVF, provenance: dict[str, Any], probe_histories: Sequence[Sequence[str]]
 ) -> Path:
@@ -257,26 +271,6 @@ def _read_tensors(file: Path, expected: dict[str, tuple[tuple[int, ...], torch.d
             f"{expected.get(name, 'no such tensor')}: the files are of different models"
         )
     return tensors
-
-
-def _write_files(
-    partial: Path,
-    model: SRGNN,
-    items: Tensor,
-    vocabulary: Vocabulary,
-    fallback: Fallback,
-) -> None:
-    state = {**model.state_dict(), "embedding": items}
-    state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
-    counts = {
-        name: torch.from_numpy(np.ascontiguousarray(array))
-        for name, array in vars(fallback).items()
-        if name in ("clicks", "offsets", "next_rows", "next_clicks")
-    }
-    save_file(state, partial / "model.safetensors")
-    save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
-    save_file(counts, partial / "fallback.safetensors")
-    vocabulary.write(partial / "vocabulary.txt")
 
 
 def write_probes(folder: Path, recommender: Recommender, histories: Sequence[Sequence[str]]) -> None:

@@ -4,15 +4,14 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .atomic import hidden_beside, put_in_place, replaced_when_whole
 from .errors import ArtifactError, ConfigError
 
 FORMAT = "srgnn-artifact"
@@ -39,18 +38,16 @@ def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], N
     """
     check_dataset_name(manifest["dataset"])
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{uuid.uuid4().hex}.partial"
+    partial = hidden_beside(directory / manifest["dataset"])
     partial.mkdir()
     try:
         write(partial)
         path = directory / _seal(partial, manifest)
-        for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
-        partial.rename(path)
+        put_in_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _point_latest(directory, path.name)
+    with replaced_when_whole(directory / "LATEST") as pointer:
+        pointer.write_text(f"{path.name}\n", encoding="utf-8")
     return path
 
 
@@ -163,14 +160,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _point_latest(directory: Path, name: str) -> None:
-    pointer = directory / f".{uuid.uuid4().hex}.latest"
-    pointer.write_text(f"{name}\n", encoding="utf-8")
-    _sync(pointer)
-    pointer.replace(directory / "LATEST")
-    _sync(directory)
-
-
 def _fingerprint(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
@@ -178,11 +167,3 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -40,7 +40,7 @@ class SessionEncoder(nn.Module):
 
 
 class SRGNN(nn.Module):
-    """Scores of all V items for B sessions: ``session_vectors(batch) @ item_matrix().T``.
+    """Scores of all V items for B sessions: ``session_vectors(batch, item_matrix(batch.x)) @ item_matrix().T``.
 
     Items carry no padding row: node ids are catalogue rows 0..V-1, and every row is a candidate.
     """
@@ -59,23 +59,24 @@ class SRGNN(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def item_matrix(self) -> Tensor:
-        """[V, d], the layer-0 table; unit rows under cosine scoring."""
-        if self.config.scoring == "cosine":
-            return unit_rows(self.embedding)
-        return self.embedding
+    def item_matrix(self, rows: Tensor | None = None) -> Tensor:
+        """[V, d], the layer-0 table, or [n, d], the given rows of it; unit rows under cosine scoring.
 
-    def session_vectors(self, batch: SessionBatch, items: Tensor | None = None) -> Tensor:
-        """[B, d]; ``items`` is a precomputed :meth:`item_matrix`. Length ``scale`` under cosine scoring."""
-        table = self.item_matrix() if items is None else items
-        nodes = functional.dropout(table[batch.x], self.config.dropout, self.training)  # [N, d]
+        The gradient of given rows is sparse.
+        """
+        table = self.embedding if rows is None else functional.embedding(rows, self.embedding, sparse=True)
+        return unit_rows(table) if self.config.scoring == "cosine" else table
+
+    def session_vectors(self, batch: SessionBatch, nodes: Tensor) -> Tensor:
+        """[B, d] from ``nodes`` [N, d], ``item_matrix(batch.x)``. Length ``scale`` under cosine scoring."""
+        nodes = functional.dropout(nodes, self.config.dropout, self.training)
         vectors: Tensor = self.encoder(nodes, batch)
         return scale_vectors(vectors, self.config)
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Scores [B, V]."""
         items = self.item_matrix()
-        return self.session_vectors(batch, items) @ items.T
+        return self.session_vectors(batch, items[batch.x]) @ items.T
 
 
 class _UnitRows(torch.autograd.Function):

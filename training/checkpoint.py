@@ -4,7 +4,6 @@ One safetensors file: tensors by name, everything else as JSON in its metadata. 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from srgnn.atomic import replaced_when_whole
 from srgnn.errors import DataError
 
-VERSION = 1
+VERSION = 2
 NAME = "checkpoint.safetensors"
 
 
@@ -28,12 +28,9 @@ class Checkpoint(NamedTuple):
 def save(directory: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
     """Write the checkpoint of ``directory``, replacing the one before; a crash leaves the old one whole."""
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{NAME}.partial"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata={"srgnn": json.dumps({"version": VERSION, **state})})
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    partial.replace(directory / NAME)
+    with replaced_when_whole(directory / NAME) as partial:
+        save_file(plain, partial, metadata={"srgnn": json.dumps({"version": VERSION, **state})})
     return directory / NAME
 
 
@@ -54,5 +51,6 @@ def load(directory: Path) -> Checkpoint:
 
 
 def delete(directory: Path) -> None:
-    """Remove the checkpoint of a training that ended."""
-    (directory / NAME).unlink(missing_ok=True)
+    """Remove the checkpoint of a training that ended, and what a kill left of one half written."""
+    for file in (directory / NAME, *directory.glob(f".{NAME}.*.partial")):
+        file.unlink(missing_ok=True)

@@ -74,7 +74,8 @@ class TrainingConfig:
     step_epochs: int = 3  # step schedule: every so many epochs ...
     step_factor: float = 0.1  # ... the learning rate is multiplied by this
     warmup_share: float = 0.05  # share of all steps that ramp the learning rate up
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where processor or GPU have it
+    negatives: int = 0  # items drawn as negatives for a step; 0, or no fewer than there are items: all of them
     seed: int = 1
     patience: int = 3  # epochs without a better validation score before training stops
     refit: bool = False  # train again on train + validation for the chosen number of epochs
@@ -165,6 +166,7 @@ CHECKS: dict[str, Check] = {
     "training.step_epochs": AT_LEAST_ONE,
     "training.step_factor": FACTOR,
     "training.warmup_share": SHARE,
+    "training.negatives": NOT_NEGATIVE,
     "training.seed": NOT_NEGATIVE,
     "training.patience": AT_LEAST_ONE,
 }

@@ -13,7 +13,6 @@ several windows is a folder of such corpora: window-1, window-2 and so on.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from srgnn.atomic import hidden_beside, put_in_place, sync
 from srgnn.errors import DataError
 from srgnn.vocabulary import Vocabulary
 
@@ -158,8 +158,6 @@ class CorpusWriter:
         head = {"format": FORMAT, "version": VERSION, "files": files}
         text = json.dumps({**head, **manifest, **head}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        for file in self._partial.iterdir():
-            _sync(file)
         _move_into_place(self._partial, self.path)
 
     def _create(self, name: str, field: str, length: int) -> npt.NDArray[Any]:
@@ -290,7 +288,7 @@ def _describe(file: Path) -> dict[str, Any]:
 def _make_partial(path: Path) -> Path:
     """An empty folder beside `path`, where what may replace `path` is written."""
     require_replaceable(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = hidden_beside(path)
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -299,24 +297,25 @@ def _make_partial(path: Path) -> Path:
 
 
 def _move_into_place(partial: Path, path: Path) -> None:
-    """Rename; what is there steps aside first, because a directory cannot be renamed over a full one."""
-    _sync(partial)
-    retired = path.with_name(f".{path.name}.{os.getpid()}.retired")
+    """Bring a corpus, or a folder of them, to the disk and then to its place."""
+    sync(partial)  # already here, or there would be no corpus at all for as long as the disk takes
+    with _stepped_aside(path):
+        put_in_place(partial, path)
+
+
+@contextmanager
+def _stepped_aside(path: Path) -> Iterator[None]:
+    """Room for another corpus, because a directory cannot be renamed over a full one.
+
+    Afterwards the older one is deleted, or back where nothing took its place.
+    """
+    retired = hidden_beside(path, "retired")
     if path.exists():
         path.rename(retired)
     try:
-        partial.rename(path)
-    except OSError:
-        if retired.exists():
-            retired.rename(path)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        yield
     finally:
-        os.close(descriptor)
+        if path.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+        elif retired.exists():
+            retired.rename(path)

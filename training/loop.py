@@ -34,13 +34,13 @@ from srgnn.sequence import IntArray
 from . import checkpoint, metrics
 from .config import Recipe, TrainingConfig
 from .corpus import Corpus, Split, concatenate
-from .examples import Examples
+from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy
+from .negatives import Negatives
 from .schedule import learning_rate
 
 CHECKPOINT_SECONDS = 300.0
 """A killed training loses at most this much work."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Interrupted(Exception):
@@ -53,7 +53,7 @@ class Run:
 
     recipe: Recipe
     model: SRGNN
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     corpus_id: str
     stage: Literal["select", "refit"] = "select"
     epoch: int = 0
@@ -121,6 +121,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What large products run in. ``auto`` is bfloat16 where the device has it: emulated it is many times slower."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
 def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
     """Recall@20 and MRR@20 by the scorer that will serve."""
     model.eval()
@@ -147,6 +155,7 @@ def _fit(
     examples = Examples(split, rules)
     held_out = Examples(validation, rules) if validation is not None and validation.num_examples else None
     servable = np.bincount(split.items, minlength=run.model.num_items)
+    negatives = Negatives(servable, config.negatives) if _samples(config, run.model.num_items) else None
     steps = -(-len(examples) // config.batch_size)
     saved_at = time.monotonic()
     while run.epoch < epochs and not _out_of_patience(run, held_out is not None):
@@ -158,7 +167,7 @@ def _fit(
                 started = time.monotonic()
                 indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
                 rate = learning_rate(config, run.epoch * steps + run.step, steps)
-                run.loss_sum += _update(run, examples, indices, rate) * len(indices)
+                run.loss_sum += _update(run, examples.batch(indices), negatives, rate) * len(indices)
                 run.step += 1
                 run.seconds += time.monotonic() - started
                 advance(len(indices))
@@ -171,21 +180,16 @@ def _fit(
         _save_checkpoint(run, output)
 
 
-def _update(run: Run, examples: Examples, indices: IntArray, rate: float) -> float:
-    """One step of the optimizer on the examples ``indices``; returns their mean loss."""
-    batch = examples.batch(indices)
-    graph = flat_session_batch(batch.items, batch.lengths).to(run.device)
-    targets = torch.from_numpy(batch.targets).to(run.device)
-    dtype = DTYPES[run.recipe.training.precision]
-    items = run.model.item_matrix()  # [V, d]
-    with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
-        vectors = run.model.session_vectors(graph, items).float()  # [B, d]
-    loss = catalogue_cross_entropy(vectors, items, targets, dtype)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.zero_grad(set_to_none=True)
+def _update(run: Run, batch: ExampleBatch, negatives: Negatives | None, rate: float) -> float:
+    """One step of the optimizers on one batch of examples; returns their mean loss."""
+    loss = _loss(run, batch, negatives)
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step()
+    for optimizer in run.optimizers:
+        optimizer.step()
     value = loss.item()
     if not np.isfinite(value):
         raise DataError(
@@ -193,6 +197,24 @@ def _update(run: Run, examples: Examples, indices: IntArray, rate: float) -> flo
             f"(now {run.recipe.training.learning_rate})"
         )
     return value
+
+
+def _loss(run: Run, batch: ExampleBatch, negatives: Negatives | None) -> Tensor:
+    """Mean cross-entropy of the next clicks among all items, or among the candidates that stand for them."""
+    graph = flat_session_batch(batch.items, batch.lengths).to(run.device)
+    dtype = compute_dtype(run.recipe.training.precision, run.device)
+    if negatives is None:
+        items = run.model.item_matrix()  # [V, d]
+        nodes, targets, correction = items[graph.x], torch.from_numpy(batch.targets), None
+    else:
+        rng = np.random.default_rng([run.recipe.training.seed, run.epoch, run.step])
+        candidates = negatives.draw(batch.targets, rng)
+        items = run.model.item_matrix(torch.from_numpy(candidates.rows).to(run.device))  # [R, d]
+        nodes, targets = run.model.item_matrix(graph.x), torch.from_numpy(candidates.targets)
+        correction = torch.from_numpy(candidates.correction).to(run.device)
+    with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
+        vectors = run.model.session_vectors(graph, nodes).float()  # [B, d]
+    return catalogue_cross_entropy(vectors, items, targets.to(run.device), dtype, correction)
 
 
 def _end_epoch(run: Run, num_examples: int, held_out: Examples | None, servable: IntArray) -> None:
@@ -222,19 +244,28 @@ def _new_run(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
         raise DataError(f"{corpus.path} has no training examples: prepare a log with sessions of two clicks or more")
     torch.manual_seed(recipe.training.seed)
     model = SRGNN(recipe.model, len(corpus.vocabulary), recipe.rules.max_length).to(device)
-    return Run(recipe, model, _optimizer(model, recipe.training), corpus.fingerprint)
+    return Run(recipe, model, _optimizers(model, recipe.training), corpus.fingerprint)
 
 
-def _optimizer(model: SRGNN, config: TrainingConfig) -> torch.optim.Optimizer:
+def _samples(config: TrainingConfig, num_items: int) -> bool:
+    return 0 < config.negatives < num_items
+
+
+def _optimizers(model: SRGNN, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """One for everything; or, where a step sees a sample of the items, one of their own that touches no others."""
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    rate, decay = config.learning_rate, config.weight_decay
+    if not _samples(config, model.num_items):
+        return [kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)]
+    encoder = kind(model.encoder.parameters(), lr=rate, weight_decay=decay, fused=True)
+    return [torch.optim.SparseAdam([model.embedding], lr=rate), encoder]
 
 
 def _begin_refit(run: Run) -> None:
     """From the same first weights, for the chosen number of epochs, with the same schedule."""
     torch.manual_seed(run.recipe.training.seed)
     run.model.reset_parameters()
-    run.optimizer = _optimizer(run.model, run.recipe.training)
+    run.optimizers = _optimizers(run.model, run.recipe.training)
     run.stage, run.epoch, run.step, run.loss_sum = "refit", 0, 0, 0.0
 
 
@@ -253,8 +284,9 @@ def _selected(run: Run) -> dict[str, float]:
 def _save_checkpoint(run: Run, output: Path) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-    for number, values in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in values.items()}
+    for i, optimizer in enumerate(run.optimizers):
+        for number, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -272,17 +304,23 @@ def _restore(run: Run, saved: checkpoint.Checkpoint) -> None:
         raise ConfigError(f"the checkpoint was made with another recipe: {changed}. Use that, or delete the checkpoint")
     run.model.load_state_dict(_under("model.", saved.tensors))
     run.best = _under("best.", saved.tensors)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _under("optimizer.", saved.tensors).items():
-        number, _, name = key.partition(".")
-        slots.setdefault(int(number), {})[name] = tensor
-    groups = run.optimizer.state_dict()["param_groups"]
-    run.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    for i, optimizer in enumerate(run.optimizers):
+        _restore_optimizer(optimizer, _under(f"optimizer.{i}.", saved.tensors))
     torch.set_rng_state(saved.tensors["random.cpu"])
     if run.device.type == "cuda" and "random.cuda" in saved.tensors:
         torch.cuda.set_rng_state(saved.tensors["random.cuda"])
     for name in ("stage", "epoch", "step", "loss_sum", "seconds", "history"):
         setattr(run, name, saved.state[name])
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    slots: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        whole = not tensor.is_floating_point()  # SparseAdam counts its steps with a plain number
+        slots.setdefault(int(number), {})[name] = tensor.item() if whole else tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -352,6 +390,7 @@ def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "precision": str(compute_dtype(run.recipe.training.precision, run.device)).removeprefix("torch."),
         "software": {
             "srgnn": __version__,
             "torch": torch.__version__,

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from srgnn.atomic import replaced_when_whole
+from srgnn.atomic import replaced_when_whole, sync
 from srgnn.errors import ConfigError, DataError
 
 from .queue import Entry, StreamId
@@ -101,7 +101,7 @@ class ClickFiles:
             return found.decode()
         name = secrets.token_hex(16)
         os.pwrite(self._lock, name.encode(), 0)
-        os.fsync(self._lock)
+        sync(self.folder)  # before Redis remembers it
         return name
 
     def beat(self) -> None:

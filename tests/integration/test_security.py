@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,95 +85,131 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_nothing_secret_is_logged_counted_or_told_to_others(
-    tiny_artifact: Path, tmp_path: Path, redis: RedisServer
-) -> None:
-    """Every refusal and every failure there is, at the most talkative log level."""
-    keys = tmp_path / "keys"
-    good, reader = make(keys, "shop", ["click", "read"]), make(keys, "reader", ["read"])
-    admin = make(keys, "operator", ["admin"])
-    path, click = f"/sessions/{SESSION}", {"item_id": "100", "event_id": EVENT}
-    statuses = set()
+PATH, CLICK = f"/sessions/{SESSION}", {"item_id": "100", "event_id": EVENT}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Attempts:
+    """Requests with one key or another, and the statuses that they came to."""
+
+    service: Service
+    file: Path
+    good: str
+    reader: str
+    admin: str
+    statuses: set[int] = field(default_factory=set)
+
+    def ask(
+        self, method: str, path: str, *, key: str | None = None, headers: Mapping[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        headers = {**bearer(key or self.good), **(headers or {})}
+        response = self.service.client.request(method, path, headers=headers, **body)
+        self.statuses.add(response.status_code)
+        return response
+
+    def click(self, **more: Any) -> httpx.Response:
+        return self.ask("POST", f"{PATH}/click", **({"json": CLICK} | more))
+
+    @property
+    def secrets(self) -> list[str]:
+        keys = [self.good, self.reader, self.admin, WRONG_KEY]
+        return [SESSION, OTHER_SESSION, EVENT, PASSWORD, *keys, self.good.removeprefix("srgnn_")]
+
+
+@pytest.fixture
+def attempts(tiny_artifact: Path, tmp_path: Path, redis: RedisServer) -> Iterator[Attempts]:
+    """On a service that logs all it can, with narrow bounds."""
+    file = tmp_path / "keys"
+    keys = make(file, "shop", ["click", "read"]), make(file, "reader", ["read"]), make(file, "operator", ["admin"])
     with serve(
         tiny_artifact,
         tmp_path,
         SRGNN_LOG_LEVEL="debug",
-        SRGNN_KEYS_FILE=str(keys),
+        SRGNN_KEYS_FILE=str(file),
         SRGNN_REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0",
         SRGNN_MAX_BODY_BYTES="2000",
         SRGNN_TRANSFER_SECONDS="2",
-        SRGNN_KEY_RATE="200",
+        SRGNN_KEY_RATE="50",
     ) as service:
-        http = service.client
+        yield Attempts(service, file, *keys)
 
-        def ask(
-            method: str, path: str, *, key: str = good, headers: Mapping[str, str] | None = None, **body: Any
-        ) -> httpx.Response:
-            response = http.request(method, path, headers={**bearer(key), **(headers or {})}, **body)
-            statuses.add(response.status_code)
-            return response
 
-        assert ask("POST", f"{path}/click", json=click).json()["clicks"] == 1
-        requests: list[tuple[str, str, dict[str, Any]]] = [
-            ("GET", path, {}),
-            ("GET", f"{path}/recommendations", {}),
-            ("GET", f"{path}/recommendations?k={SESSION}", {}),
-            ("HEAD", path, {}),
-            ("PUT", path, {}),
-            ("GET", f"/x/{SESSION}", {}),
-            ("POST", f"{path}/click", {"json": click, "key": WRONG_KEY}),
-            ("DELETE", path, {"key": reader}),
-            ("PUT", path, {"key": admin}),
-            ("POST", f"{path}/click", {"json": {**click, "k": 0, SESSION: EVENT}}),
-            ("POST", f"{path}/click", {"json": {"item_id": EVENT * 300}}),
-            ("POST", f"{path}/click", {"content": EVENT}),
-            ("POST", f"{path}/click", {"content": b"\xff", "headers": {"Content-Type": "application/json"}}),
-            ("POST", f"{path}/click", {"content": f'{{"{EVENT}', "headers": {"Content-Type": "application/json"}}),
-            ("POST", f"/sessions/.{SESSION}/click", {"json": click}),
-        ]
-        for method, where, options in requests:
-            ask(method, where, **options)
-        head = f"POST {path}/click HTTP/1.1\r\nAuthorization: Bearer {good}\r\nX-Secret: {SESSION}\r\n"
-        service.raw(f"{head}Content-Length: -{EVENT}\r\n\r\n".encode())
-        service.raw(f"{head}Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n".encode())
-        service.raw(f"{head}X-Long: {'x' * 40_000}\r\n\r\n".encode())
-        service.raw(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{EVENT}".encode())  # too slow
-        with socket.create_connection(("127.0.0.1", service.port)) as gone:
-            gone.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{EVENT}".encode())
-        for _ in range(400):
-            ask("GET", path, key=reader)
-        redis.command(f"AUTH {PASSWORD}\r\nSET {KEY_PREFIX}{{{OTHER_SESSION}}} text")
-        assert ask("GET", f"/sessions/{OTHER_SESSION}").status_code == 503
-        redis.command(f"AUTH {PASSWORD}\r\nCONFIG SET requirepass other\r\nCLIENT KILL TYPE normal")
-        until(lambda: ask("POST", f"{path}/click", json=click).json().get("degraded") == "store_unavailable")
-        redis.stop()
-        assert ask("POST", f"{path}/click", json=click).json()["degraded"] == "store_unavailable"
-        for method, where in (("GET", path), ("DELETE", path)):
-            assert ask(method, where).status_code == 503
-        revoke(keys, "reader")
-        until(lambda: ask("GET", "/model", key=reader).status_code == 401)
-        keys.write_text(f"{good} is no line\n")
-        until(lambda: "keys stay as they were" in service.log.read_text())
-        told = ask("GET", "/metrics").text + ask("GET", "/openapi.json").text + ask("GET", "/model").text
-        service.process.send_signal(signal.SIGTERM)
-        stdout, _ = service.process.communicate(timeout=60)
-    assert statuses == {200, 400, 401, 403, 404, 405, 413, 415, 422, 429, 503}
-    log = service.log.read_text()
+def send_what_is_refused(attempts: Attempts) -> None:
+    ask, click = attempts.ask, attempts.click
+    ask("GET", PATH)
+    ask("GET", f"{PATH}/recommendations")
+    ask("GET", f"{PATH}/recommendations?k={SESSION}")
+    ask("HEAD", PATH)
+    ask("PUT", PATH)
+    ask("GET", f"/x/{SESSION}")
+    click(key=WRONG_KEY)
+    ask("DELETE", PATH, key=attempts.reader)
+    ask("PUT", PATH, key=attempts.admin)
+    click(json={**CLICK, "k": 0, SESSION: EVENT})
+    click(json={"item_id": EVENT * 300})
+    click(json=None, content=EVENT)
+    click(json=None, content=b"\xff", headers=JSON)
+    click(json=None, content=f'{{"{EVENT}', headers=JSON)
+    ask("POST", f"/sessions/.{SESSION}/click", json=CLICK)
+    for _ in range(400):  # more than its rate
+        ask("GET", PATH, key=attempts.reader)
+
+
+def send_what_is_not_http(attempts: Attempts) -> None:
+    """And what ends in the middle."""
+    head = f"POST {PATH}/click HTTP/1.1\r\nAuthorization: Bearer {attempts.good}\r\nX-Secret: {SESSION}\r\n"
+    unfinished = f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{EVENT}".encode()
+    service = attempts.service
+    service.raw(f"{head}Content-Length: -{EVENT}\r\n\r\n".encode())
+    service.raw(f"{head}Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n".encode())
+    service.raw(f"{head}X-Long: {'x' * 40_000}\r\n\r\n".encode())
+    service.raw(unfinished)  # too slow
+    with socket.create_connection(("127.0.0.1", service.port)) as gone:
+        gone.sendall(unfinished)
+
+
+def break_the_store(attempts: Attempts, redis: RedisServer) -> None:
+    """First what it holds, then our password, then all of it."""
+    redis.command(f"AUTH {PASSWORD}\r\nSET {KEY_PREFIX}{{{OTHER_SESSION}}} text")
+    assert attempts.ask("GET", f"/sessions/{OTHER_SESSION}").status_code == 503
+    redis.command(f"AUTH {PASSWORD}\r\nCONFIG SET requirepass other\r\nCLIENT KILL TYPE normal")
+    until(lambda: attempts.click().json().get("degraded") == "store_unavailable")
+    redis.stop()
+    assert attempts.click().json()["degraded"] == "store_unavailable"
+    assert attempts.ask("GET", PATH).status_code == 503
+    assert attempts.ask("DELETE", PATH).status_code == 503
+
+
+def break_the_keys(attempts: Attempts) -> None:
+    revoke(attempts.file, "reader")
+    until(lambda: attempts.ask("GET", "/model", key=attempts.reader).status_code == 401)
+    attempts.file.write_text(f"{attempts.good} is no line\n")
+    until(lambda: "keys stay as they were" in attempts.service.log.read_text())
+
+
+def stop(service: Service) -> str:
+    """What it says at the end on stdout."""
+    service.process.send_signal(signal.SIGTERM)
+    return service.process.communicate(timeout=60)[0]
+
+
+def test_nothing_secret_is_logged_counted_or_told_to_others(attempts: Attempts, redis: RedisServer) -> None:
+    """Every refusal and every failure there is, at the most talkative log level."""
+    assert attempts.click().json()["clicks"] == 1
+    send_what_is_refused(attempts)
+    send_what_is_not_http(attempts)
+    break_the_store(attempts, redis)
+    break_the_keys(attempts)
+    assert attempts.statuses == {200, 400, 401, 403, 404, 405, 413, 415, 422, 429, 503}
+
+    told = "".join(attempts.ask("GET", path).text for path in ("/metrics", "/openapi.json", "/model"))
+    stdout, log = stop(attempts.service), attempts.service.log.read_text()
     assert '"message":"request"' in log
     assert "session store unavailable" in log
     for line in log.splitlines():
         json.loads(line)
-    for secret in (
-        SESSION,
-        OTHER_SESSION,
-        EVENT,
-        PASSWORD,
-        WRONG_KEY,
-        good,
-        reader,
-        admin,
-        good.removeprefix("srgnn_"),
-    ):
+    for secret in attempts.secrets:
         assert secret not in log
         assert secret not in told
         assert secret not in stdout

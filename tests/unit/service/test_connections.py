@@ -1,5 +1,6 @@
 """Each bound on a connection, found by a real socket that goes past it."""
 
+import asyncio
 import json
 import socket
 import time
@@ -12,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
+from service.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, BoundedHttp
 from service.headers import HEADERS
 from service.settings import load_settings
 from srgnn.recommender import Recommender
@@ -175,6 +176,49 @@ def test_a_client_that_takes_no_answers_is_cut_off(service: Service) -> None:
             with suppress(OSError):
                 connection.sendall(request)
             time.sleep(0.2)
+
+
+@pytest.fixture
+def little_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes few bytes for a client, the rest waits in the process."""
+    made = BoundedHttp.connection_made
+
+    def connection_made(self: BoundedHttp, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(BoundedHttp, "connection_made", connection_made)
+
+
+@pytest.mark.usefixtures("little_buffered")
+def test_a_client_that_does_not_take_its_refusal_is_cut_off(service: Service) -> None:
+    """Its connection waits for that to close: another refusal behind it would wait as well."""
+    whole = len(httpx.get(f"{service.url}/openapi.json").content)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((service.url.host, service.url.port))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n")
+        time.sleep(0.2)
+        connection.sendall(b"GET /" + b"x" * (MAX_HEAD_BYTES + 1))
+        deadline = time.monotonic() + 20
+        while not service.closed("too_slow"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert service.closed("head_too_large") == 1
+        assert len(rest(connection)) < whole
+
+
+def test_what_came_with_the_end_of_other_requests_is_not_counted_as_the_next_head(service: Service) -> None:
+    body = BODY + b" " * 9_000
+    earlier = CLICK + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answer = service.answer(earlier * 4 + b"GET /livez HTTP/1.1\r\n", b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 5
+
+
+def test_a_large_head_that_begins_with_the_end_of_other_requests_is_refused(service: Service) -> None:
+    head = b"GET /livez HTTP/1.1\r\nConnection: close\r\nX-Filler: " + b"x" * MAX_HEAD_BYTES
+    assert service.answer(GOOD + head, b"\r\n\r\n").count(b"HTTP/1.1 200") == 1
+    assert service.closed("head_too_large") == 1
 
 
 def test_a_pipeline_is_bounded(service: Service) -> None:

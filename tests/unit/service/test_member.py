@@ -144,6 +144,28 @@ async def test_its_event_loop_beats(
     assert parent.link.beats.value == stopped
 
 
+async def test_what_the_parent_said_last_is_done(
+    client: httpx.AsyncClient, parent: Parent, paths: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    parent.pipe.send(Prepare(1, paths[1]))
+    assert await parent.hear() == Done(1)
+    parent.pipe.send(Commit(1))
+    parent.pipe.close()
+    while await model(client) != (paths[1].name, paths[0].name):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_swap_waits_for_no_parent_that_is_gone(client: httpx.AsyncClient, parent: Parent) -> None:
+    asked = asyncio.create_task(client.post("/admin/model", json={"rollback": True}))
+    assert await parent.hear() == Ask(0, Wanted(rollback=True))
+    parent.pipe.close()
+    for response in (await asked, await client.post("/admin/model", json={"rollback": True})):
+        assert response.status_code == 409
+        assert response.json()["detail"].startswith("the service is about to stop. Model tiny-")
+
+
 async def test_without_its_parent_it_goes_on_until_it_is_told(client: httpx.AsyncClient, parent: Parent) -> None:
     parent.pipe.close()
     await asyncio.sleep(0.1)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from service.rollout import Abandon, Answer, Asker, Commit, Done, Prepare, Rollouts
-from service.versions import BUSY, Outcome, Versions, Wanted
+from service.versions import BUSY, STOPPING, Outcome, Versions, Wanted
 from tests.artifacts import folder_with_two, name_latest
 
 
@@ -169,15 +169,25 @@ def test_what_cannot_be_found_is_refused_before_any_worker_hears_of_it(service: 
     assert "gone" in str(service.workers[0].heard())
 
 
-def test_a_stop_ends_it_unless_all_are_ready(service: Service) -> None:
+def test_a_stop_ends_what_not_all_are_ready_for(service: Service) -> None:
     service.begin(asker=0)
     service.heard()
-    service.rollouts.abandon("the service is about to stop")
-    assert service.workers[0].heard() == [Abandon(), Answer(7, service.refusal("the service is about to stop"))]
-    service.begin()
+    service.rollouts.stop()
+    assert service.workers[0].heard() == [Abandon(), Answer(7, service.refusal(STOPPING))]
+    assert service.versions.current == service.tiny
+    assert not service.rollouts.under_way
+
+
+def test_a_stop_does_not_take_back_what_all_were_told_to_serve(service: Service) -> None:
+    service.begin(asker=0)
     for number in range(3):
-        service.done(number, rollout=2)
+        service.done(number)
     service.heard()
-    service.rollouts.abandon("the service is about to stop")
-    assert service.heard() == [[], [], []]
+    service.rollouts.stop()
+    assert service.heard() == [[Answer(7, Outcome(service.tiny.name, service.other.name))], [], []]
     assert service.versions.current == service.other
+
+
+def test_a_stop_between_swaps_tells_nobody_anything(service: Service) -> None:
+    service.rollouts.stop()
+    assert service.heard() == [[], [], []]

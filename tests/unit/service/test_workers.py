@@ -210,6 +210,13 @@ def test_a_stop_lets_those_that_serve_finish_and_kills_those_that_load(parent: P
     assert parent.supervisor.listener.fileno() == -1
 
 
+def test_who_asks_for_a_swap_at_a_stop_finds_that_nobody_listens(parent: Parent) -> None:
+    parent.serving()
+    parent.end()
+    with pytest.raises((EOFError, OSError)):
+        parent.pipes[0].recv()
+
+
 def test_a_worker_that_does_not_end_is_killed(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
     parent.serving()
     stuck, other = parent.processes

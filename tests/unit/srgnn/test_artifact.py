@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, tiny_recommender, monkeyp
     def full_disk(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(directory, "_sync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_again(tmp_path, tiny_recommender.vocabulary, tiny_recommender.fallback)
     assert list(tmp_path.iterdir()) == []

@@ -28,6 +28,12 @@ def test_a_new_one_replaces_the_old_and_leaves_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_kill_left_half_written_goes_when_the_training_ends(tmp_path):
+    (tmp_path / f".{checkpoint.NAME}.0f.partial").write_bytes(b"half")
+    checkpoint.delete(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_one_says_train_without_resume(tmp_path):
     with pytest.raises(DataError, match="without --resume"):
         checkpoint.load(tmp_path)

@@ -14,6 +14,8 @@ from tests.corpora import split_of
 from training import checkpoint, loop
 from training.config import load_recipe
 from training.corpus import write_corpus
+from training.examples import Examples
+from training.negatives import Negatives
 
 ITEMS = 12
 SMALL = [
@@ -61,6 +63,37 @@ def test_it_learns_and_writes_an_artifact_that_answers(corpus, tmp_path):
     assert not (tmp_path / checkpoint.NAME).exists()
 
 
+def test_it_learns_from_a_sample_of_the_items(corpus, tmp_path):
+    result = loop.train(recipe("training.epochs=8", "training.negatives=6"), corpus, tmp_path)
+    assert result["validation_mrr@20"] > 0.95
+
+
+def test_a_sample_no_smaller_than_the_catalogue_is_the_catalogue(corpus, tmp_path):
+    for negatives in (0, ITEMS):
+        loop.train(recipe(f"training.negatives={negatives}"), corpus, tmp_path / str(negatives))
+    assert weights(tmp_path / "0") == weights(tmp_path / str(ITEMS))
+
+
+def test_a_step_on_a_sample_changes_no_other_item(corpus):
+    run = loop._new_run(recipe("training.negatives=1"), corpus, torch.device("cpu"))
+    before = run.model.embedding.detach().clone()
+    batch = Examples(corpus.train, run.recipe.rules).batch(np.array([0]))
+    negatives = Negatives(np.bincount(corpus.train.items, minlength=ITEMS), 1)
+    drawn = negatives.draw(batch.targets, np.random.default_rng([run.recipe.training.seed, 0, 0])).rows
+    loop._update(run, batch, negatives, 0.1)
+    changed = np.flatnonzero((run.model.embedding != before).any(dim=1).numpy())
+    assert set(changed) <= {*drawn.tolist(), *batch.items.tolist()}
+    assert len(changed) >= 2
+
+
+def test_auto_precision_is_float32_without_the_hardware(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert loop.compute_dtype("auto", torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert loop.compute_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    assert loop.compute_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
 def test_provenance_tells_the_settings_that_made_the_corpus(corpus, tmp_path):
     settings = {"data": {"source": "delimited", "minimum_item_support": 7}}
     other = write_corpus(
@@ -97,9 +130,11 @@ def interrupt_at(monkeypatch, updates):
     monkeypatch.setattr(loop, "_update", update)
 
 
+@pytest.mark.parametrize("negatives", [0, 5])
 @pytest.mark.parametrize("updates", [1, 10, 11, 25, 35, 50])  # 3 epochs of 10 steps, then 2 of 12 to refit
-def test_an_interrupted_training_resumes_bit_for_bit(corpus, tmp_path, monkeypatch, updates):
-    settings = recipe("training.refit=true", "training.optimizer=adam", "training.schedule=step")
+def test_an_interrupted_training_resumes_bit_for_bit(corpus, tmp_path, monkeypatch, updates, negatives):
+    changes = ["training.refit=true", "training.optimizer=adam", "training.schedule=step"]
+    settings = recipe(*changes, f"training.negatives={negatives}")
     loop.train(settings, corpus, tmp_path / "whole")
     with monkeypatch.context() as patched:
         interrupt_at(patched, updates)
@@ -135,7 +170,6 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(corpus, tmp_path,
 
 def test_validation_is_the_scorer_that_serves(corpus, tmp_path):
     from training.evaluate import judge
-    from training.examples import Examples
 
     result = loop.train(recipe(), corpus, tmp_path)
     loaded = artifact.load(tmp_path)

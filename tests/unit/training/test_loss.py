@@ -26,6 +26,22 @@ def test_loss_and_gradients_are_those_of_cross_entropy(tensors, chunk_scores, mo
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("chunk_scores", [1, 300 * 7, 1 << 23])
+def test_a_correction_moves_all_scores_but_the_targets_own(tensors, chunk_scores, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_SCORES", chunk_scores)
+    vectors, items, targets = tensors
+    correction = torch.randn(300)
+    correction[targets[0]] = -torch.inf
+    scores = vectors @ items.T
+    own = functional.one_hot(targets, 300).bool()
+    wanted = functional.cross_entropy(torch.where(own, scores, scores + correction), targets)
+    gradients = torch.autograd.grad(wanted, (vectors, items))
+    found = catalogue_cross_entropy(vectors, items, targets, correction=correction)
+    torch.testing.assert_close(found, wanted)
+    for ours, theirs in zip(torch.autograd.grad(found, (vectors, items)), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
 def test_bfloat16_stays_close(tensors):
     vectors, items, targets = tensors
     exact = catalogue_cross_entropy(vectors, items, targets)
