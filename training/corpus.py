@@ -297,6 +297,7 @@ def _make_partial(path: Path) -> Path:
 
 
 def _move_into_place(partial: Path, path: Path) -> None:
+    """Bring a corpus, or a folder of them, to the disk and then to its place."""
     sync(partial)  # already here, or there would be no corpus at all for as long as the disk takes
     with _stepped_aside(path):
         put_in_place(partial, path)
