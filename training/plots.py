@@ -231,10 +231,10 @@ def _line(axes: Axes, series: Series, *, joined: bool, scale: float = 100.0) -> 
 
 
 def short(count: int) -> str:
-    """A count in four characters: 950, 9.5k, 12k, 1.2M."""
+    """A count in four characters: 950, 3k, 9.5k, 12k, 1.2M."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:
-            return f"{count / size:.{1 if count < 10 * size else 0}f}{unit}"
+            return f"{count / size:.{1 if count < 10 * size else 0}f}".removesuffix(".0") + unit
     return str(count)
 
 

@@ -100,7 +100,7 @@ class Sections:
             small = f"95 % interval {between(estimate)}"
             if over:
                 difference = verdict(over.estimates[metric])
-                small = f"{difference.text} {difference.note} than {self.name(over.over).text}"
+                small = f"{difference.text} against {self.name(over.over).text} {difference.note}"
             yield title(metric), f"{percent(estimate.value)} %", small
         latency = self.best.latency_ms
         yield "One answer, p90", f"{latency['p90']:.1f} ms", f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"

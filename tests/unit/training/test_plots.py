@@ -111,7 +111,7 @@ def test_a_model_without_values_is_drawn_beside_one_that_has_some():
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0"), (999, "999"), (1000, "1.0k"), (9_549, "9.5k"), (12_484, "12k"), (999_400, "999k"), (1_200_000, "1.2M")],
+    [(0, "0"), (999, "999"), (1000, "1k"), (9_549, "9.5k"), (12_484, "12k"), (999_400, "999k"), (1_200_000, "1.2M")],
 )
 def test_counts_are_short(count, text):
     assert plots.short(count) == text

@@ -116,7 +116,7 @@ def test_cards_are_of_the_best_artifact_and_compare_it():
     cards = list(told(ladder).cards())
     assert told(ladder).best.model.endswith("cccccccc")
     assert cards[0][:2] == ("Recall@20", "48.00 %")
-    assert cards[0][2].endswith("▼\u00a0less than stan")
+    assert cards[0][2] == "\u22122.00 against stan [\u22122.50,\u00a0\u22121.50] ▼\u00a0less"
     assert next(told(report).cards())[2].startswith("95 % interval")
 
 
