@@ -76,8 +76,9 @@ class Sections:
         self._at = f"@{k}"
         self.best: Report = strongest(report.artifacts)[0]
         self._ranked = sorted(report.all, key=lambda each: -each.estimates[self._metrics[0]].value)
-        # More lines than artifacts and one baseline cannot be told apart.
-        self._drawn = [*report.artifacts, *strongest([*report.baselines.values()])]
+        # More lines than artifacts and one baseline, the one compared with or the strongest, cannot be told apart.
+        compared = [report.baselines[each.over] for each in report.differences[:1] if each.over in report.baselines]
+        self._drawn = [*report.artifacts, *(compared or strongest([*report.baselines.values()]))]
 
     def sections(self) -> Iterator[Section]:
         """All there are, in the order of the page."""

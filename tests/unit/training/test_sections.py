@@ -3,7 +3,7 @@ from functools import cache
 
 import pytest
 
-from tests.reports import compared, history, ladder, report
+from tests.reports import compared, difference, history, ladder, report
 from training.history import History
 from training.report import Estimate, Report
 from training.sections import Section, Sections, figure, short_names, verdict
@@ -83,6 +83,12 @@ def test_slices_are_drawn_for_artifacts_and_the_strongest_baseline_with_their_nu
         ["repeat", "12,484", "50.71", "50.50"],
         ["explore", "48,374", "50.71", "50.50"],
     ]
+
+
+def test_the_baseline_that_is_compared_with_is_drawn_even_if_another_is_stronger():
+    against = replace(compared(), differences=[difference("sr-gnn", "markov", 0.16)])
+    drawn = next(section for section in told(lambda: against).sections() if section.id == "repetition")
+    assert [cell.text for cell in drawn.legend] == ["shop", "markov"]
 
 
 def test_lists_show_ties_and_unservable_targets():
