@@ -36,8 +36,9 @@ demo: install
 	rm -rf $(DEMO)
 	$(BIN)/srgnn prepare --config $(RECIPE) $(if $(CLICKS),--input $(CLICKS)) --output $(DEMO)/corpus $(SET)
 	$(BIN)/srgnn train --config $(RECIPE) --corpus $(DEMO)/corpus --output $(DEMO)/artifacts $(SET)
-	$(BIN)/srgnn evaluate $(DEMO)/artifacts --corpus $(DEMO)/corpus --baselines
+	$(BIN)/srgnn evaluate $(DEMO)/artifacts --corpus $(DEMO)/corpus --baselines --report $(DEMO)/report
 	@echo
+	@echo "The report: $(DEMO)/report/index.html"
 	@echo "Serving on port $(PORT). In another terminal:"
 	@echo "  curl -s localhost:$(PORT)/sessions/me/click -H 'content-type: application/json' \\"
 	@$(BIN)/python -c 'import json,sys; print("    -d \x27" + json.dumps({"item_id": open(sys.argv[1], encoding="utf-8").readline()[:-1], "k": 5}).replace("\x27", "\\u0027") + "\x27")' $(DEMO)/corpus/vocabulary.txt

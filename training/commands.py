@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,7 +13,7 @@ import click
 import httpx
 import numpy as np
 
-from srgnn.artifact import load
+from srgnn.artifact import Artifact, load
 from srgnn.atomic import replaced_when_whole
 from srgnn.cli import emit
 from srgnn.errors import DataError, InputError
@@ -19,19 +21,20 @@ from srgnn.recommender import Recommender
 from srgnn.vocabulary import Vocabulary
 
 from . import evaluate as evaluation
-from .baselines import fit_baselines
+from .baselines import BASELINES, fit_baselines
 from .corpus import Corpus, Split, concatenate
+from .history import read_history
 from .replay import read_key
 from .replay import replay as replay_split
-from .report import Report, to_table
+from .report import Report, strongest, to_table
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 _SPLIT = click.Choice(["test", "validation"])
 
 
 @click.command()
-@click.argument("artifact", type=_EXISTING)
-@click.option("--corpus", type=_EXISTING, required=True, help="Prepared corpus the artifact was trained on.")
+@click.argument("artifacts", type=_EXISTING, nargs=-1, required=True, metavar="ARTIFACT...")
+@click.option("--corpus", type=_EXISTING, required=True, help="Prepared corpus the artifacts were trained on.")
 @click.option("--split", type=_SPLIT, default="test", show_default=True, help="Sessions to judge.")
 @click.option(
     "--baselines",
@@ -39,29 +42,103 @@ _SPLIT = click.Choice(["test", "validation"])
     help="Judge simple methods beside the model: popularity, Markov, item-kNN, session-kNN.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
-def evaluate(artifact: Path, corpus: Path, split: str, baselines: bool, json_file: Path | None) -> None:
-    """Judge ARTIFACT on held-out sessions: Recall, MRR, NDCG, coverage, popularity, latency.
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also write a page to look at, DIR/index.html, and the JSON as DIR/report.json.",
+)
+@click.option(
+    "--against",
+    metavar="NAME",
+    help="Model that the others are compared with, as the table names it; by default the strongest baseline, or where "
+    "there are none the first artifact.",
+)
+def evaluate(
+    artifacts: Sequence[Path],
+    corpus: Path,
+    split: str,
+    baselines: bool,
+    json_file: Path | None,
+    page: Path | None,
+    against: str | None,
+) -> None:
+    """Judge ARTIFACTs on held-out sessions: Recall, MRR, NDCG, coverage, popularity, latency.
 
-    ARTIFACT is an artifact or the folder that holds LATEST. Choose settings on `--split validation`; the
-    test split is for the number you publish.
+    ARTIFACT is an artifact or the folder that holds LATEST. Of several, the first is the report and the others come
+    beside it; differences are paired: all models on the same resampled sessions. Choose settings on
+    `--split validation`; the test split is for the number you publish.
     """
     if json_file is not None and not json_file.parent.is_dir():
         raise InputError(f"folder {json_file.parent} of --json does not exist: create it first")
-    loaded, opened = load(artifact), Corpus.open(corpus)
-    check_vocabulary(loaded.recommender.vocabulary, opened.vocabulary, loaded.path, corpus)
-    click.echo(f"evaluating {loaded.name} on the {split} split of {corpus}", err=True)
-    _warn_if_trained_on(loaded.recommender, opened, split)
-    report = evaluate_on(loaded.recommender, opened, split, baselines=baselines)
-    result = {"artifact": loaded.name, "corpus": str(corpus), **report.to_json()}
+    loaded, opened = [load(artifact) for artifact in artifacts], Corpus.open(corpus)
+    models = _named(loaded)
+    check_against(against, [*models, *(BASELINES if baselines else ())])
+    for each in loaded:
+        check_vocabulary(each.recommender.vocabulary, opened.vocabulary, each.path, corpus)
+    write = None if page is None else _page_writer(page, loaded, opened)
+    for each in loaded:
+        click.echo(f"evaluating {each.name} on the {split} split of {corpus}", err=True)
+        _warn_if_trained_on(each.recommender, opened, split)
+    report = evaluate_on(models, opened, split, baselines=baselines, against=against)
+    result = {"artifact": loaded[0].name, "corpus": str(corpus), **report.to_json()}
     if json_file is not None:
-        with replaced_when_whole(json_file) as partial:
-            partial.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        _write_json(json_file, result)
+    if page is not None and write is not None:
+        _write_json(page / "report.json", result)
+        write(report)
+        click.echo(f"the page is {page / 'index.html'}", err=True)
     click.echo(to_table(report))
     emit(result)
 
 
-def evaluate_on(recommender: Recommender, corpus: Corpus, split: str, *, baselines: bool = False) -> Report:
-    """Report on one split, with the baselines inside it.
+def _named(loaded: Sequence[Artifact]) -> dict[str, Recommender]:
+    """Artifacts by the names that tables give them. Raises InputError where one is given twice."""
+    if len(loaded) == 1:
+        return {"sr-gnn": loaded[0].recommender}
+    models = {each.name: each.recommender for each in loaded}
+    if len(models) < len(loaded):
+        raise InputError(f"an artifact is given twice: {', '.join(each.name for each in loaded)}. Give each once")
+    return models
+
+
+def check_against(against: str | None, names: Sequence[str]) -> None:
+    """Raise InputError unless ``against`` is one of several names."""
+    if against is None:
+        return
+    if against not in names:
+        raise InputError(f"--against {against!r} is not judged here: expected one of {', '.join(names)}")
+    if len(names) == 1:
+        raise InputError(f"--against {against!r} is the only model: add --baselines or another artifact")
+
+
+def _page_writer(folder: Path, loaded: Sequence[Artifact], corpus: Corpus) -> Callable[[Report], None]:
+    """Everything that can go wrong with a page goes wrong now, not after the evaluation."""
+    from .page import write  # brings matplotlib, which no other evaluation needs
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--report {folder} cannot be made: {error.strerror}. Give a folder to write to") from error
+    histories = [read_history(each) for each in loaded]
+    return lambda report: write(folder, report, histories, corpus)
+
+
+def _write_json(file: Path, result: Mapping[str, Any]) -> None:
+    with replaced_when_whole(file) as partial:
+        partial.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def evaluate_on(
+    models: Mapping[str, Recommender],
+    corpus: Corpus,
+    split: str,
+    *,
+    baselines: bool = False,
+    against: str | None = None,
+) -> Report:
+    """Report of the first model on one split, with further models and the baselines inside it, and how all compare.
 
     What came before the split is what may be counted: train for validation, train and validation for test.
     A model that was not refitted on validation therefore meets baselines that know more recent clicks than
@@ -69,17 +146,23 @@ def evaluate_on(recommender: Recommender, corpus: Corpus, split: str, *, baselin
     """
     known, counted_on = _before(corpus, split)
     setting = evaluation.Setting(split, str(corpus.manifest.get("protocol")), counted_on)
-    counts = np.bincount(known.items, minlength=len(recommender.vocabulary)).astype(np.int64)
+    counts = np.bincount(known.items, minlength=len(corpus.vocabulary)).astype(np.int64)
     judged: Split = getattr(corpus, split)
-
-    def judge(one: Recommender, name: str) -> Report:
-        return evaluation.evaluate(one, judged, item_counts=counts, setting=setting, model=name)
-
-    report = judge(recommender, "sr-gnn")
-    if not baselines:
-        return report
-    rivals = fit_baselines(recommender.vocabulary, recommender.rules, known)
-    return replace(report, baselines={name: judge(rival, name) for name, rival in rivals.items()})
+    first, *others = models
+    rivals = fit_baselines(models[first].vocabulary, models[first].rules, known) if baselines else {}
+    found = {
+        name: evaluation.evaluate(one, judged, item_counts=counts, setting=setting, model=name)
+        for name, one in [*models.items(), *rivals.items()]
+    }
+    reports = {name: one.report for name, one in found.items()}
+    against = against or (strongest([reports[name] for name in rivals]) or [reports[first]])[0].model
+    return replace(
+        reports[first],
+        models={name: reports[name] for name in others},
+        baselines={name: reports[name] for name in rivals},
+        differences=evaluation.compare(found, [(name, against) for name in found if name != against]),
+        ladder=evaluation.compare(found, [(later, earlier) for earlier, later in pairwise(models)]),
+    )
 
 
 def _before(corpus: Corpus, split: str) -> tuple[Split, str]:

@@ -1,10 +1,10 @@
 """evaluate(recommender, split) -> Report: full ranking of every next click, and what the served lists look
-like."""
+like. compare(): how much better one model is than another on the same clicks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ from . import metrics
 from .corpus import Split
 from .examples import Examples
 from .metrics import FloatArray, IntArray, Slicing
-from .report import Estimate, Report, Slice
+from .report import Difference, Estimate, Report, Slice
 
 LATENCY_SAMPLE = 500
 LATENCY_WARM_UP = 10
+RESAMPLES = 1000
+SEED = 1
 SLICE_METRICS = ("recall", "mrr")
 
 
@@ -50,6 +52,16 @@ class Judgement:
     """Time spent on the served lists alone."""
 
 
+class Evaluation(NamedTuple):
+    """One model on N examples: what is told of it, and what a comparison with another needs."""
+
+    report: Report
+    rank: IntArray
+    """[N], as in Judgement."""
+    session: IntArray
+    """[N]: the session of each example, the same for every model on one split."""
+
+
 def evaluate(
     recommender: Recommender,
     split: Split,
@@ -59,10 +71,10 @@ def evaluate(
     model: str = "sr-gnn",
     ks: Sequence[int] = (1, 5, 10, 20),
     batch_size: int = 512,
-    resamples: int = 1000,
-    seed: int = 1,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
     shown: bool = True,
-) -> Report:
+) -> Evaluation:
     """Judge every prefix of every session of ``split``.
 
     ``item_counts`` [V] are training clicks: they define the servable catalogue and popularity. Served lists
@@ -76,7 +88,7 @@ def evaluate(
     answerable = recommender.fallback.clicks[examples.targets] > 0
     slicings = _slicings(examples, split, item_counts)
     overall, slices = _estimates(judgement.rank, examples.session, slicings, ks, resamples, seed)
-    return Report(
+    report = Report(
         model=model,
         version=recommender.version,
         **setting._asdict(),
@@ -90,6 +102,7 @@ def evaluate(
         histories_per_second=len(examples) / judgement.list_seconds,
         slices=slices,
     )
+    return Evaluation(report, judgement.rank, examples.session)
 
 
 def judge(
@@ -117,6 +130,33 @@ def judge(
             advance(len(indices))
     rank, ties, served_rank = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Judgement(rank, ties, served_rank, counts, list_seconds)
+
+
+def compare(
+    evaluations: Mapping[str, Evaluation],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    k: int = 20,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[Difference]:
+    """For each pair (model, over) the mean of what ``model`` gains more than ``over``, by paired bootstrap.
+
+    Both models see the same resampled sessions, so what makes a session easy or hard for both cancels out: the interval
+    of the difference is narrower than two intervals beside each other suggest. All evaluations are of one split.
+    """
+    if not pairs:
+        return []
+    session = next(iter(evaluations.values())).session
+    every = np.ones(len(session), bool)
+
+    def surplus(model: str, over: str) -> dict[str, FloatArray]:
+        mine, theirs = evaluations[model].rank, evaluations[over].rank
+        return {f"{name}@{k}": gain(mine, k) - gain(theirs, k) for name, gain in metrics.GAINS.items()}
+
+    groups = (_Group(every, surplus(*pair)) for pair in pairs)
+    found = estimate_groups(groups, session, resamples, seed)
+    return [Difference(*pair, estimates) for pair, estimates in zip(pairs, found, strict=True)]
 
 
 def latency_ms(recommender: Recommender, histories: Sequence[Sequence[str]], k: int) -> dict[str, float]:
@@ -198,18 +238,21 @@ def _estimates(
 
 
 def estimate_groups(
-    groups: Sequence[_Group], session: IntArray, resamples: int, seed: int
+    groups: Iterable[_Group], session: IntArray, resamples: int, seed: int
 ) -> list[dict[str, Estimate]]:
     """Mean gains of each group with 95 % intervals; all groups see the same resampled sessions."""
     _, number = np.unique(session, return_inverse=True)
-    sums = [[_sums(group.member, number), *_gain_sums(group, number)] for group in groups]
-    columns = np.stack([column for group in sums for column in group], axis=1)  # [S, M]
+    names, sums = [], []
+    for group in groups:  # once, so that a generator's gains [N] are held for one group at a time
+        names.append(list(group.gains))
+        sums += [_sums(group.member, number), *_gain_sums(group, number)]
+    columns = np.stack(sums, axis=1)  # [S, M]
     draws = iter(metrics.resampled_sums(columns, resamples, seed).T)
     totals = iter(columns.sum(axis=0))
     results = []
-    for group in groups:
+    for gains in names:
         count, drawn_count = next(totals), next(draws)
-        results.append({name: _estimate(next(totals), count, next(draws), drawn_count) for name in group.gains})
+        results.append({name: _estimate(next(totals), count, next(draws), drawn_count) for name in gains})
     return results
 
 

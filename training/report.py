@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ _FIELDS = (
 )
 _RANK_METRICS = ("recall", "mrr", "ndcg")
 _INTERVAL = "_interval"
-_SLICE_TITLES = {
+_EXCLUDES_ZERO = "_excludes_zero"
+SLICE_TITLES = {
     "prefix_length": "number of clicks before the target",
     "popularity_decile": "popularity decile of the target (1 is the most clicked tenth of the catalogue)",
     "repetition": "whether the target was clicked before in its session",
@@ -32,6 +33,19 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0, which for a difference means: not by chance of the sessions."""
+        return self.low > 0 or self.high < 0
+
+
+class Difference(NamedTuple):
+    """How much more ``model`` gains than ``over`` on the same clicks: paired estimates by metric."""
+
+    model: str
+    over: str
+    estimates: Mapping[str, Estimate]
 
 
 class Slice(NamedTuple):
@@ -70,7 +84,23 @@ class Report:
     histories_per_second: float
     """Throughput of recommend_rows() in batches."""
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
+    models: Mapping[str, Report] = field(default_factory=dict)
+    """Further artifacts on the same clicks, in the order given; only the first one's report has them."""
     baselines: Mapping[str, Report] = field(default_factory=dict)
+    differences: Sequence[Difference] = ()
+    """Every other model over one, which is the same for all."""
+    ladder: Sequence[Difference] = ()
+    """Every artifact over the one given before it."""
+
+    @property
+    def artifacts(self) -> list[Report]:
+        """This report and those of further artifacts, in the order given."""
+        return [self, *self.models.values()]
+
+    @property
+    def all(self) -> list[Report]:
+        """Those and the baselines' reports."""
+        return [*self.artifacts, *self.baselines.values()]
 
     def to_json(self) -> dict[str, Any]:
         """The flat dictionary that ``srgnn evaluate`` prints."""
@@ -83,8 +113,16 @@ class Report:
             name: [{"label": row.label, "n": row.n} | _estimates_to_json(row.estimates) for row in rows]
             for name, rows in self.slices.items()
         }
-        if self.baselines:
-            flat["baselines"] = {name: report.to_json() for name, report in self.baselines.items()}
+        for kind in ("models", "baselines"):
+            if reports := getattr(self, kind):
+                flat[kind] = {name: report.to_json() for name, report in reports.items()}
+        if self.differences:
+            models = {each.model: _difference_to_json(each) for each in self.differences}
+            flat["comparison"] = {"against": self.differences[0].over, "models": models}
+        if self.ladder:
+            flat["ladder"] = [
+                {"model": each.model, "over": each.over} | _difference_to_json(each) for each in self.ladder
+            ]
         return flat
 
     @classmethod
@@ -101,7 +139,12 @@ class Report:
                 name: [Slice(row["label"], row["n"], _estimates_from_json(row)) for row in rows]
                 for name, rows in flat["slices"].items()
             },
+            models={name: cls.from_json(report) for name, report in flat.get("models", {}).items()},
             baselines={name: cls.from_json(report) for name, report in flat.get("baselines", {}).items()},
+            differences=_differences_from_json(flat.get("comparison", {"models": {}})),
+            ladder=[
+                Difference(each["model"], each["over"], _estimates_from_json(each)) for each in flat.get("ladder", [])
+            ],
         )
 
 
@@ -117,6 +160,17 @@ def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return flat
 
 
+def _difference_to_json(difference: Difference) -> dict[str, Any]:
+    verdicts = {name + _EXCLUDES_ZERO: one.excludes_zero for name, one in difference.estimates.items()}
+    return _estimates_to_json(difference.estimates) | verdicts
+
+
+def _differences_from_json(flat: Mapping[str, Any]) -> list[Difference]:
+    return [
+        Difference(name, flat["against"], _estimates_from_json(estimates)) for name, estimates in flat["models"].items()
+    ]
+
+
 def _estimates_from_json(flat: Mapping[str, Any]) -> dict[str, Estimate]:
     names = [_metric(name) for name in flat if name.endswith(_INTERVAL)]
     return {name: Estimate(flat[name], *flat[name + _INTERVAL]) for name in names}
@@ -126,20 +180,21 @@ def _estimates_from_json(flat: Mapping[str, Any]) -> dict[str, Estimate]:
 
 
 def to_table(report: Report) -> str:
-    """The report beside its baselines, in percent.
+    """The report beside further models and baselines, in percent.
 
-    Slices show the strongest baseline only, for width; the others' slices, and all intervals of slices, are in the
-    JSON.
+    Slices show the first model and the strongest baseline only, for width; the others' slices, and all intervals of
+    slices, are in the JSON.
     """
-    reports = [report, *report.baselines.values()]
-    blocks = [_heading(report), _accuracy(reports), _cutoffs(report), _lists(reports), _speed(reports)]
-    blocks += [_slice_table(name, [report, *_strongest(reports[1:])]) for name in report.slices]
+    reports, rivals = report.all, strongest([*report.baselines.values()])
+    blocks = [_heading(report), _accuracy(reports), *_differences(report), _cutoffs(report)]
+    blocks += [_lists(reports), _speed(reports)]
+    blocks += [_slice_table(name, [report, *rivals]) for name in report.slices]
     return "\n\n".join(blocks)
 
 
-def _strongest(reports: Sequence[Report]) -> Sequence[Report]:
+def strongest(reports: Sequence[Report]) -> Sequence[Report]:
     """The one with the best Recall at the last cutoff, the first of equals; nothing of nothing."""
-    return sorted(reports, key=lambda each: -each.estimates[f"recall@{_cutoffs_of(each)[-1]}"].value)[:1]
+    return sorted(reports, key=lambda each: -each.estimates[f"recall@{cutoffs_of(each)[-1]}"].value)[:1]
 
 
 def _heading(report: Report) -> str:
@@ -150,13 +205,27 @@ def _heading(report: Report) -> str:
 
 
 def _accuracy(reports: Sequence[Report]) -> str:
-    names = [f"{metric}@{_cutoffs_of(reports[0])[-1]}" for metric in _RANK_METRICS]
+    names = [f"{metric}@{cutoffs_of(reports[0])[-1]}" for metric in _RANK_METRICS]
     rows = [[each.model, *(_with_interval(each.estimates[name]) for name in names)] for each in reports]
     return grid([["", *map(title, names)], *rows])
 
 
+def _differences(report: Report) -> Iterator[str]:
+    """Blocks of paired differences; none where nothing was compared."""
+    if report.differences:
+        yield _difference_table(f"over {report.differences[0].over} (*: not 0)", report.differences)
+    if report.ladder and list(report.ladder) != list(report.differences):
+        yield _difference_table("over the artifact before it (*: not 0)", report.ladder)
+
+
+def _difference_table(corner: str, differences: Sequence[Difference]) -> str:
+    names = list(differences[0].estimates)
+    rows = [[each.model, *(_signed_with_interval(each.estimates[name]) for name in names)] for each in differences]
+    return grid([[corner, *map(title, names)], *rows])
+
+
 def _cutoffs(report: Report) -> str:
-    cutoffs = _cutoffs_of(report)
+    cutoffs = cutoffs_of(report)
     rows = [
         [title(metric), *(percent(report.estimates[f"{metric}@{k}"].value) for k in cutoffs)]
         for metric in _RANK_METRICS
@@ -165,7 +234,7 @@ def _cutoffs(report: Report) -> str:
 
 
 def _lists(reports: Sequence[Report]) -> str:
-    k = _cutoffs_of(reports[0])[-1]
+    k = cutoffs_of(reports[0])[-1]
     header = ["items recommended", "coverage", "mean clicks", "popularity percentile", "share of top 1 %"]
     rows = [
         [
@@ -215,10 +284,11 @@ def _slice_table(name: str, reports: Sequence[Report]) -> str:
         ]
         for i, row in enumerate(rows)
     ]
-    return f"by {_SLICE_TITLES.get(name, name)}\n{grid([header, *lines])}"
+    return f"by {SLICE_TITLES.get(name, name)}\n{grid([header, *lines])}"
 
 
-def _cutoffs_of(report: Report) -> list[int]:
+def cutoffs_of(report: Report) -> list[int]:
+    """The list lengths its metrics are at, ascending."""
     return sorted({int(name.partition("@")[2]) for name in report.estimates})
 
 
@@ -235,6 +305,16 @@ def percent(value: float) -> str:
 
 def _with_interval(estimate: Estimate) -> str:
     return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def signed(points: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{100 * points:+.2f}"
+
+
+def _signed_with_interval(difference: Estimate) -> str:
+    value, low, high = map(signed, difference)
+    return f"{'* ' if difference.excludes_zero else ''}{value} [{low}, {high}]"
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:

@@ -135,7 +135,7 @@ class Options:
         if self.plot and not self.plot.absolute().parent.is_dir():
             raise InputError(f"folder {self.plot.parent} of --plot does not exist: create it first")
         if self.plot and not importlib.util.find_spec("matplotlib"):
-            raise InputError("--plot needs matplotlib: pip install -e '.[dev]'")
+            raise InputError("--plot needs matplotlib: pip install -e '.[train]'")
 
     def to_json(self) -> dict[str, Any]:
         names = ("model", "workers", "seconds", "warmup_seconds", "poisson", "live", "connections", "k", "seed")

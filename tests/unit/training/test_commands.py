@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -6,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from srgnn import artifact
-from srgnn.errors import DataError, InputError
+from srgnn.errors import ArtifactError, DataError, InputError
 from srgnn.fallback import Fallback
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.sequence import SessionRules
 from srgnn.vocabulary import Vocabulary
+from tests.artifacts import save_model
 from tests.corpora import random_corpus
 from training import commands
 from training.baselines import fit_baselines
@@ -25,6 +29,29 @@ RULES = SessionRules(max_length=8)
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, tiny_recommender) -> Corpus:
     return random_corpus(tmp_path_factory.mktemp("corpus") / "corpus", tiny_recommender.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def other_artifact(tmp_path_factory, tiny_recommender) -> Path:
+    """Another model over the same vocabulary, whose manifest has a training history."""
+    return save_over(
+        tmp_path_factory.mktemp("other"), tiny_recommender, {"epoch": 1, "history": [{"epoch": 1, "loss": 3.5}]}
+    )
+
+
+def save_over(folder, recommender, found) -> Path:
+    items = len(recommender.vocabulary)
+    return artifact.save(
+        folder,
+        dataset="tiny",
+        model=SRGNN(SRGNNConfig(hidden_size=4), items, RULES.max_length),
+        rules=RULES,
+        vocabulary=recommender.vocabulary,
+        fallback=recommender.fallback,
+        probe_histories=[],
+        provenance={},
+        metrics=found,
+    )
 
 
 def run(command, *arguments):
@@ -74,7 +101,7 @@ def test_baselines_stand_beside_the_model(tiny_artifact, corpus, tmp_path):
 
 
 def test_on_validation_the_baselines_know_train_only(corpus, tiny_recommender):
-    report = evaluate_on(tiny_recommender, corpus, "validation", baselines=True)
+    report = evaluate_on({"sr-gnn": tiny_recommender}, corpus, "validation", baselines=True)
     assert report.counted_on == "train"
     assert report.n == corpus.validation.num_examples
     alone = fit_baselines(tiny_recommender.vocabulary, RULES, corpus.train)["markov"]
@@ -117,6 +144,119 @@ def test_shorter_vocabulary_is_refused(tmp_path):
 def test_folder_of_the_json_file_must_exist_before_any_work(tiny_artifact, corpus, tmp_path):
     with pytest.raises(InputError, match="of --json does not exist"):
         run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--json", tmp_path / "no" / "r.json")
+
+
+# Several models
+
+
+def test_further_artifacts_stand_beside_the_first_under_their_names(tiny_artifact, other_artifact, corpus):
+    result, found = run(commands.evaluate, tiny_artifact, other_artifact, "--corpus", corpus.path)
+    _, alone = run(commands.evaluate, other_artifact, "--corpus", corpus.path)
+    assert found["model"] == found["artifact"]
+    assert list(found["models"]) == [other_artifact.name]
+    assert found["models"][other_artifact.name]["recall@20"] == alone["recall@20"]
+    assert "models" not in alone
+    for name in (found["artifact"], other_artifact.name):
+        assert f"\n{name} " in result.stdout
+
+
+def test_of_several_artifacts_each_is_compared_with_the_first_and_with_the_one_before(
+    tiny_artifact, other_artifact, corpus
+):
+    _, found = run(commands.evaluate, tiny_artifact, other_artifact, "--corpus", corpus.path)
+    assert found["comparison"]["against"] == found["artifact"]
+    compared = found["comparison"]["models"][other_artifact.name]
+    assert compared["mrr@20"] == pytest.approx(found["models"][other_artifact.name]["mrr@20"] - found["mrr@20"])
+    [step] = found["ladder"]
+    assert step == {"model": other_artifact.name, "over": found["artifact"], **compared}
+
+
+def test_with_baselines_all_are_compared_with_the_strongest_of_them(tiny_artifact, corpus):
+    result, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--baselines")
+    best = max(found["baselines"], key=lambda name: found["baselines"][name]["recall@20"])
+    assert found["comparison"]["against"] == best
+    assert set(found["comparison"]["models"]) == {"sr-gnn", *found["baselines"]} - {best}
+    assert "ladder" not in found
+    assert f"\nover {best} " in result.stdout
+
+
+def test_the_model_to_compare_with_can_be_chosen(tiny_artifact, corpus):
+    _, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--baselines", "--against", "markov")
+    assert found["comparison"]["against"] == "markov"
+    difference = found["comparison"]["models"]["sr-gnn"]
+    assert difference["recall@20"] == pytest.approx(found["recall@20"] - found["baselines"]["markov"]["recall@20"])
+    low, high = difference["recall@20_interval"]
+    assert difference["recall@20_excludes_zero"] is (low > 0 or high < 0)
+
+
+def test_one_artifact_alone_is_compared_with_nothing(tiny_artifact, corpus):
+    result, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path)
+    assert not {"comparison", "ladder", "models"} & set(found)
+    assert "\nover " not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--against", "markov"], "'markov' is not judged here: expected one of sr-gnn"),
+        (["--against", "sr-gnn"], "is the only model: add --baselines or another artifact"),
+    ],
+)
+def test_a_model_that_cannot_be_compared_with_is_refused_before_any_work(tiny_artifact, corpus, more, message):
+    with pytest.raises(InputError, match=message):
+        run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, *more)
+
+
+def test_an_artifact_given_twice_is_refused(tiny_artifact, corpus):
+    with pytest.raises(InputError, match="an artifact is given twice: tiny-"):
+        run(commands.evaluate, tiny_artifact, tiny_artifact, "--corpus", corpus.path)
+
+
+def test_every_artifact_must_fit_the_corpus(tiny_artifact, tmp_path, corpus):
+    stranger = save_model(tmp_path)
+    with pytest.raises(DataError, match=rf"artifact {stranger} and corpus .* differ in vocabulary"):
+        run(commands.evaluate, tiny_artifact, stranger, "--corpus", corpus.path)
+
+
+# The page
+
+
+def test_report_writes_a_page_and_the_json(tiny_artifact, corpus, tmp_path):
+    folder = tmp_path / "made" / "here"
+    result, found = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--report", folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["index.html", "report.json"]
+    assert json.loads((folder / "report.json").read_text()) == found
+    assert (folder / "index.html").read_text().startswith("<!doctype html>")
+    assert str(folder / "index.html") in result.stderr
+
+
+def test_an_older_page_is_replaced(tiny_artifact, other_artifact, corpus, tmp_path):
+    run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--report", tmp_path)
+    run(commands.evaluate, other_artifact, "--corpus", corpus.path, "--report", tmp_path)
+    assert other_artifact.name in (tmp_path / "index.html").read_text()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tiny_artifact, corpus, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made: Not a directory"):
+        run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--report", tmp_path / "file" / "page")
+
+
+def test_a_history_that_cannot_be_drawn_is_refused_before_any_work(tiny_recommender, corpus, tmp_path):
+    made = save_over(tmp_path, tiny_recommender, {"history": [{"epoch": 1}]})
+    with pytest.raises(ArtifactError, match="holds no training history"):
+        run(commands.evaluate, made, "--corpus", corpus.path, "--report", tmp_path / "page")
+    run(commands.evaluate, made, "--corpus", corpus.path)
+
+
+def test_matplotlib_is_imported_for_a_page_only(tiny_artifact, corpus):
+    script = (
+        "import sys; from srgnn.cli import main\n"
+        f"main(['evaluate', {str(tiny_artifact)!r}, '--corpus', {str(corpus.path)!r}], standalone_mode=False)\n"
+        "assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True)
 
 
 def test_replay_command_reports_what_the_service_answers(corpus, tiny_recommender, monkeypatch):

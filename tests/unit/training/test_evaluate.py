@@ -10,8 +10,9 @@ from srgnn.scorer import DenseScorer
 from srgnn.sequence import SessionRules
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import random_sessions, split_of
+from training import metrics
 from training.baselines import fit_baselines
-from training.evaluate import Setting, evaluate, judge, latency_ms, repeated_targets
+from training.evaluate import Evaluation, Setting, compare, evaluate, judge, latency_ms, repeated_targets
 from training.examples import Examples
 
 ITEMS = 30
@@ -49,7 +50,7 @@ def recommender_of(scorer) -> Recommender:
 
 def evaluated(recommender, split=TEST, **options):
     arguments = {"item_counts": COUNTS, "setting": SETTING, "resamples": 200, "shown": False, **options}
-    return evaluate(recommender, split, **arguments)
+    return evaluate(recommender, split, **arguments).report
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_a_catalogue_smaller_than_k_is_evaluated():
         item_counts=np.bincount(split.items),
         setting=SETTING,
         shown=False,
-    )
+    ).report
     assert report.estimates["recall@20"].value == 1.0
 
 
@@ -173,3 +174,78 @@ def test_repeated_targets_are_those_clicked_before_however_long_ago(sessions):
 def test_latency_is_measured_on_single_histories(markov):
     found = latency_ms(markov, [["1", "2"], ["3"]], 5)
     assert 0 < found["p50"] <= found["p90"] <= found["p99"]
+
+
+# Paired differences
+
+
+def evaluations(seed=0, sessions=40) -> dict[str, Evaluation]:
+    """Ranks of two models, a and b, on sessions of 1 to 6 examples; b is a with other ranks in every third example."""
+    rng = np.random.default_rng(seed)
+    session = np.repeat(np.arange(sessions), rng.integers(1, 7, sessions))
+    rank = rng.integers(1, 40, len(session))
+    other = np.where(np.arange(len(rank)) % 3, rank, rng.integers(1, 40, len(rank)))
+    return {name: Evaluation(None, ranks, session) for name, ranks in (("a", rank), ("b", other))}  # type: ignore[arg-type]
+
+
+def test_a_model_over_itself_is_exactly_nothing():
+    found = evaluations()
+    found["same"] = found["a"]._replace(rank=found["a"].rank.copy())
+    [difference] = compare(found, [("a", "same")])
+    assert set(difference.estimates) == {"recall@20", "mrr@20", "ndcg@20"}
+    for estimate in difference.estimates.values():
+        assert tuple(estimate) == (0.0, 0.0, 0.0)
+        assert not estimate.excludes_zero
+
+
+def test_differences_are_antisymmetric():
+    there, back = compare(evaluations(), [("a", "b"), ("b", "a")])
+    assert (there.model, there.over, back.model, back.over) == ("a", "b", "b", "a")
+    for name, estimate in there.estimates.items():
+        assert estimate.value != 0
+        assert back.estimates[name] == pytest.approx((-estimate.value, -estimate.high, -estimate.low), abs=1e-12)
+
+
+def test_differences_agree_with_resampling_whole_sessions_by_hand():
+    found = evaluations()
+    a, b, session = found["a"].rank, found["b"].rank, found["a"].session
+    sessions = session.max() + 1
+    times = metrics.resampled_sums(np.eye(sessions), 200, seed=7).astype(int)  # how often each session is drawn
+    replicates = []
+    for drawn in times:
+        chosen = np.concatenate([np.flatnonzero(session == s) for s in np.repeat(np.arange(sessions), drawn)])
+        replicates.append(metrics.mrr_at(a[chosen], 20) - metrics.mrr_at(b[chosen], 20))
+    [difference] = compare(found, [("a", "b")], resamples=200, seed=7)
+    value, low, high = difference.estimates["mrr@20"]
+    assert value == pytest.approx(metrics.mrr_at(a, 20) - metrics.mrr_at(b, 20))
+    assert (low, high) == pytest.approx(tuple(np.quantile(replicates, [0.025, 0.975])))
+
+
+def test_a_model_that_is_better_in_every_session_excludes_zero():
+    found = evaluations()
+    found["better"] = found["a"]._replace(rank=np.ones_like(found["a"].rank))
+    [difference] = compare(found, [("better", "a")])
+    for estimate in difference.estimates.values():
+        assert 0 < estimate.low <= estimate.value <= estimate.high
+        assert estimate.excludes_zero
+
+
+def test_pairing_makes_the_interval_narrower_than_that_of_one_model():
+    found = evaluations(sessions=300)
+    nearly = found["a"].rank.copy()
+    nearly[::200] = 1
+    found["nearly"] = found["a"]._replace(rank=nearly)
+    none = found["a"]._replace(rank=np.full_like(nearly, 999))
+    paired, alone = compare(found | {"none": none}, [("nearly", "a"), ("a", "none")])
+    (_, low, high), (_, alone_low, alone_high) = paired.estimates["mrr@20"], alone.estimates["mrr@20"]
+    assert high - low < (alone_high - alone_low) / 2
+
+
+def test_nothing_to_compare_is_no_difference():
+    assert compare(evaluations(), []) == []
+
+
+def test_an_evaluation_keeps_what_a_comparison_needs(markov):
+    found = evaluate(markov, TEST, item_counts=COUNTS, setting=SETTING, resamples=200, shown=False)
+    assert len(found.rank) == len(found.session) == found.report.n
+    assert metrics.recall_at(found.rank, 20) == pytest.approx(found.report.estimates["recall@20"].value)
