@@ -44,7 +44,15 @@ def no_unexpected_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     gc.collect()  # then asyncio tells of errors that nobody looked at
     errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
-    assert {record.getMessage() for record in errors} <= {"session store silent, answering without it"}
+    assert {record.getMessage() for record in errors if not refused_read(record)} <= {
+        "session store silent, answering without it"
+    }
+
+
+def refused_read(record: logging.LogRecord) -> bool:
+    """A session cannot be read back while the store is away: 503, and the check asks again. Clicks never get one."""
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return fields.get("method") == "GET" and fields.get("status") == 503
 
 
 def check_promises(figures: Figures) -> None:
