@@ -117,7 +117,7 @@ def step_milliseconds(size: _Size, negatives: int, repeats: int) -> float:
     recipe = Recipe("benchmark", model=config, training=training)
     model = SRGNN(config, size.items, size.length)
     run = loop.Run(recipe, model, loop._optimizers(model, training), "")
-    sampler = Negatives(np.ones(size.items, np.int64), negatives) if negatives else None
+    sampler = Negatives(np.ones(size.items, np.int64), negatives) if loop._samples(training, size.items) else None
     batch = ExampleBatch(size.clicks.ravel(), size.lengths, size.targets)
     return fastest(lambda: loop._update(run, batch, sampler, 1e-3), repeats)
 

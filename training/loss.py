@@ -12,7 +12,7 @@ CHUNK_SCORES = 1 << 23
 class _CatalogueCrossEntropy(torch.autograd.Function):
     """The gradient is ``softmax - onehot``, so it is computed at once, chunk by chunk, and only multiplied later.
 
-    Every chunk is computed in the same memory: fresh pages from the system cost as much as the arithmetic on them.
+    Every chunk is computed in the same memory: fresh pages from the system cost a good part of the time.
     """
 
     @staticmethod
