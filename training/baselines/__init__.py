@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from srgnn.fallback import Fallback
+from srgnn.neighbours import STAN
 from srgnn.recommender import Recommender
 from srgnn.scorer import Scorer
 from srgnn.sequence import IntArray, SessionRules
@@ -17,7 +18,7 @@ from ..corpus import Split
 from .item_knn import ItemKNN
 from .markov import Markov
 from .popularity import Popularity
-from .session_knn import SKNN, STAN, VSKNN, SessionKNN
+from .session_knn import SKNN, VSKNN, SessionKNN
 from .session_popularity import SessionPopularity
 
 Fit = Callable[[IntArray, IntArray, int], Scorer]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from srgnn.neighbours import Votes
 from srgnn.sequence import IntArray
+from srgnn.session_index import SessionIndex, spans
 
-from .sessions import SessionIndex, spans
-from .votes import Votes, VoteScorer
+from .votes import VoteScorer
 
 SAMPLE = 1000
 """Latest sessions of the last click that are looked at."""

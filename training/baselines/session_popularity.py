@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from srgnn.neighbours import Votes
 from srgnn.sequence import IntArray
 
-from .votes import Votes, VoteScorer
+from .votes import VoteScorer
 
 
 class SessionPopularity(VoteScorer):

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from srgnn.catalogue import Ranks, Top
 from srgnn.errors import InputError
+from srgnn.neighbours import Votes
 from srgnn.scorer import top_rows
 from srgnn.sequence import IntArray
 
-FloatArray = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float32]
 
 TIE_BREAK = 1e-3
 """Popularity changes a score by this share of it at most: it decides between items with as many votes."""
-
-
-class Votes(NamedTuple):
-    """What is known of a session's next item."""
-
-    rows: IntArray
-    """[n] catalogue rows; an item may get several votes."""
-    weights: FloatArray
-    """[n] >= 0."""
 
 
 class VoteScorer(ABC):

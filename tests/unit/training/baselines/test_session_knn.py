@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srgnn.neighbours import STAN, Weights
 from tests.corpora import random_sessions, split_of
-from training.baselines.session_knn import SKNN, STAN, VSKNN, SessionKNN, Weights
+from training.baselines.session_knn import SKNN, VSKNN, SessionKNN
 
 PLAIN = Weights()
 ITEMS = 10

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.baselines.votes import Votes, VoteScorer
+from srgnn.neighbours import Votes
+from training.baselines.votes import VoteScorer
 
 CLICKS = np.array([5, 9, 1, 0, 9, 2])  # popular: 1, 4, 0, 5, 2; never answered: 3
 

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srgnn.session_index import SessionIndex, spans
 from tests.corpora import split_of
-from training.baselines.sessions import SessionIndex, spans
 
 SESSIONS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=8), min_size=1, max_size=10)
 

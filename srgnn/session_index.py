@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srgnn.sequence import IntArray
+from .sequence import IntArray
 
 
 class SessionIndex(NamedTuple):

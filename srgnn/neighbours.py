@@ -1,0 +1,116 @@
+"""The past sessions most like the current one, and how they vote for its next click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .scorer import top_rows
+from .sequence import IntArray
+from .session_index import SessionIndex, spans
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Votes(NamedTuple):
+    """What is known of a session's next item."""
+
+    rows: IntArray
+    """[n] catalogue rows; an item may get several votes."""
+    weights: FloatArray
+    """[n] >= 0."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What counts how much. As it stands, every click, past session and item of it counts the same.
+
+    The age of a click is the number of clicks made after it, the age of a past session the share of sessions that
+    began after it; both are 0 for the last one.
+    """
+
+    neighbours: int = 200
+    """k: most similar past sessions, which vote for their items; of equally similar ones the latest."""
+    sample: int = 500
+    """m: latest sessions of each clicked item that are compared at all, as in Serenade (Kersbergen et al., SIGMOD
+    2022): it bounds the cost of a popular item."""
+    cosine: bool = False
+    """Divide a similarity by the square root of the number of items of the past session."""
+    linear: bool = False
+    """Count a click of the current session ``1 - age / length``, and the votes of a neighbour ``1 - age / 10``
+    (at least 0), with the age of the last click it shares."""
+    click_decay: float = inf
+    """Count a click of the current session ``exp(-age / click_decay)``."""
+    session_decay: float = inf
+    """Count a past session ``exp(-age / session_decay)``."""
+    distance_decay: float = inf
+    """Count a vote ``exp(-distance / distance_decay)``, with the clicks between its item and the last shared click."""
+    idf: bool = False
+    """Count an item ``log(S / |S_i|)``, in a similarity and in a vote."""
+
+
+STAN = Weights(click_decay=1.5, session_decay=1.0, distance_decay=4.0, idf=True)
+"""The three decays of STAN (Garg et al., SIGIR 2019). Unlike there, rare items count more and the similarity
+is no cosine: both were better on validation (docs/log.md)."""
+
+
+class Neighbours:
+    """Neighbours are past sessions that share an item with the current one; each votes for all of its items.
+
+    In a session, current or past, an item stands where it was clicked last. Each session is looked at by itself, so
+    that votes cannot depend on a batch.
+    """
+
+    def __init__(self, index: SessionIndex, weights: Weights = STAN) -> None:
+        self.index = index
+        self.weights = weights
+        self._sampled = np.minimum(np.diff(index.item_starts), weights.sample)
+        sessions_of_item = np.maximum(np.diff(index.item_starts), 1)
+        idf = np.log(index.num_sessions / sessions_of_item) if weights.idf else np.ones(len(sessions_of_item))
+        self._item_weight = idf
+        self._session_weight = np.exp(-np.arange(index.num_sessions) / index.num_sessions / weights.session_decay)
+        if weights.cosine:
+            self._session_weight /= np.sqrt(np.diff(index.session_starts))
+
+    def votes(self, sequence: IntArray) -> Votes:
+        """Every item of every neighbour of one non-empty sequence of rows, oldest click first."""
+        rows, ages = last_clicks(sequence)
+        sessions, similarity, shared_at = self._neighbours(rows, ages, len(sequence))
+        starts = self.index.session_starts[sessions]
+        lengths = self.index.session_starts[sessions + 1] - starts
+        places = spans(starts, lengths)
+        voted = self.index.clicked[places]
+        distance = self.index.clicked_at[places] - np.repeat(shared_at, lengths)
+        weights = np.repeat(similarity, lengths) * self._item_weight[voted]
+        weights *= np.exp(-np.abs(distance) / self.weights.distance_decay)
+        return Votes(voted, weights)
+
+    def _neighbours(self, rows: IntArray, ages: IntArray, length: int) -> tuple[IntArray, FloatArray, IntArray]:
+        """The k most similar sessions, how similar they are, and the place of the last shared click in each."""
+        counts = self._sampled[rows]
+        places = spans(self.index.item_starts[rows], counts)
+        sessions, shared = np.unique(self.index.sessions[places], return_inverse=True)
+        clicks = self._click_weight(ages, length) * self._item_weight[rows]
+        common = np.bincount(shared, np.repeat(clicks, counts), len(sessions))
+        similarity: FloatArray = self._session_weight[sessions] * common
+        last = np.empty(len(sessions), np.int64)
+        last[shared] = np.arange(len(shared))  # of several shared clicks the last one stays: ``rows`` are in order
+        if self.weights.linear:
+            similarity *= np.maximum(0.0, 1.0 - np.repeat(ages, counts)[last] / 10)
+        nearest = top_rows(similarity, min(self.weights.neighbours, len(sessions))) if len(sessions) else sessions
+        return sessions[nearest], similarity[nearest], self.index.sessions_at[places[last[nearest]]]
+
+    def _click_weight(self, ages: IntArray, length: int) -> FloatArray:
+        weights: FloatArray = 1.0 - ages / length if self.weights.linear else np.exp(-ages / self.weights.click_decay)
+        return weights
+
+
+def last_clicks(sequence: IntArray) -> tuple[IntArray, IntArray]:
+    """The distinct items of a sequence in the order of their last clicks, and the ages of these clicks: two [n]."""
+    rows, ages = np.unique(sequence[::-1], return_index=True)
+    order = np.argsort(-ages)
+    return rows[order], ages[order]
