@@ -33,6 +33,7 @@ from srgnn import catalogue as module
 from srgnn.ann import IVF
 from srgnn.batch import read_text
 from srgnn.catalogue import Catalogue
+from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
@@ -115,14 +116,14 @@ def random_subject(size: int, hidden: int, sessions: int) -> Subject:
 
 def trained_subject(path: Path, histories: Iterator[list[str]], sessions: int) -> Subject:
     """The items of an artifact and real sessions."""
-    loaded = artifacts.load(path, exact=True)
+    loaded = artifacts.load(path, exact=True, alone=True)
     recommender = loaded.recommender
     assert isinstance(recommender.scorer, SRGNNScorer)
     catalogue = recommender.scorer.catalogue
     quantised = artifacts._read_quantised(loaded.path, catalogue.matrix)
     searches = _searches(catalogue.matrix, catalogue.servable, quantised)
-    if artifacts.INDEX in loaded.manifest["files"]:
-        index = IVF.read(loaded.path / artifacts.INDEX, catalogue.servable.numpy(), catalogue.width)
+    if INDEX in loaded.manifest["files"]:
+        index = IVF.read(loaded.path / INDEX, catalogue.servable.numpy(), catalogue.width)
         searches["ivf"] = Catalogue(catalogue.matrix, catalogue.servable, index=index)
     return Subject(loaded.name, searches, _vectors(recommender, histories, sessions), quantised)
 

@@ -63,7 +63,7 @@ _TYPES = {"F32": np.float32, "I8": np.int8, "I64": np.int64}
 def main(artifact: Path, items: int, output: Path, corpus: Path | None, histories: Path | None, seed: int) -> None:
     if (corpus is None) != (histories is None):
         raise InputError("give --corpus together with --histories")
-    loaded = load(artifact)
+    loaded = load(artifact, alone=True)  # past sessions know nothing of copies
     old = loaded.recommender
     if items < len(old.vocabulary):
         raise InputError(f"--items is {items}: {loaded.name} has {len(old.vocabulary)} already")
@@ -131,7 +131,8 @@ class Grown:
         self.ids: list[str] = []
 
     def manifest(self) -> dict[str, Any]:
-        return self.old.manifest | {
+        kept = {name: value for name, value in self.old.manifest.items() if name != "blend"}
+        return kept | {
             "dataset": f"{self.old.manifest['dataset'][:48]}-{len(self.sources)}",
             "items": len(self.sources),
             "provenance": {"grown_from": self.old.name, "seed": self.seed},

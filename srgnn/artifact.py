@@ -8,6 +8,8 @@
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
       index.faiss               optional, by `srgnn index`: inverted lists for a catalogue too large to scan
+      neighbours.safetensors    optional, by recipes with `training.neighbours`: past sessions, which vote for items;
+                                how much that counts is `blend` in the manifest
     LATEST                      name of the newest artifact beside it, replaced atomically
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
@@ -31,15 +33,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .ann import IVF
+from .blend import BlendScorer, BlendWeights, model_of
 from .catalogue import Catalogue
-from .directory import FILES, INDEX, VERSION, publish, verify
+from .directory import INDEX, NEIGHBOURS, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .model import SRGNN, SessionEncoder, SRGNNConfig, unit_rows
+from .neighbours import Neighbours, Weights
 from .recommender import Recommender
 from .scan import GROUP, Quantised, num_groups, quantise
-from .scorer import SRGNNScorer
+from .scorer import Scorer, SRGNNScorer
 from .sequence import SessionRules
+from .session_index import SessionIndex
 from .vocabulary import Vocabulary
 
 FINITE_ROWS_AT_ONCE = 1 << 10
@@ -80,12 +85,20 @@ def save(
     probe_histories: Sequence[Sequence[str]],
     provenance: dict[str, Any],
     metrics: dict[str, Any],
+    neighbours: Neighbours | None = None,
+    blend: BlendWeights | None = None,
 ) -> Path:
-    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
-    scorer = SRGNNScorer.of_model(model, fallback.clicks > 0)
+    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written.
+
+    ``neighbours`` and ``blend`` come together or not at all.
+    """
+    alone = SRGNNScorer.of_model(model, fallback.clicks > 0)
+    scorer: Scorer = alone if neighbours is None or blend is None else BlendScorer(alone, neighbours, blend)
 
     def write(partial: Path) -> None:
-        _write_files(partial, model, scorer.catalogue.matrix, vocabulary, fallback)
+        _write_files(partial, model, alone.catalogue.matrix, vocabulary, fallback)
+        if neighbours is not None:
+            save_file(_tensors(neighbours.index._asdict()), partial / NEIGHBOURS)
         write_probes(partial, Recommender(vocabulary, rules, scorer, fallback), probe_histories)
 
     manifest = {
@@ -96,21 +109,23 @@ def save(
         "provenance": provenance,
         "metrics": metrics,
     }
+    if neighbours is not None and blend is not None:
+        manifest["blend"] = {"weights": asdict(blend), "neighbours": asdict(neighbours.weights)}
     return publish(directory, manifest, write)
 
 
 def _write_files(partial: Path, model: SRGNN, items: Tensor, vocabulary: Vocabulary, fallback: Fallback) -> None:
     state = {**model.state_dict(), "embedding": items}
     state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
-    counts = {
-        name: torch.from_numpy(np.ascontiguousarray(array))
-        for name, array in vars(fallback).items()
-        if name in ("clicks", "offsets", "next_rows", "next_clicks")
-    }
+    counts = {name: getattr(fallback, name) for name in ("clicks", "offsets", "next_rows", "next_clicks")}
     save_file(state, partial / "model.safetensors")
     save_file(quantise(items)._asdict(), partial / "catalogue.safetensors")
-    save_file(counts, partial / "fallback.safetensors")
+    save_file(_tensors(counts), partial / "fallback.safetensors")
     vocabulary.write(partial / "vocabulary.txt")
+
+
+def _tensors(arrays: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
 def save_with_index(
@@ -120,19 +135,17 @@ def save_with_index(
     if old.manifest["version"] != VERSION:
         raise ArtifactError(f"{old.path} is of format version {old.manifest['version']}: train it again")
     recommender = old.recommender
-    assert isinstance(recommender.scorer, SRGNNScorer)
-    known = recommender.scorer
+    known = model_of(recommender.scorer)
     catalogue = Catalogue(known.catalogue.matrix, known.catalogue.servable, index=index)
-    indexed = Recommender(
-        recommender.vocabulary,
-        recommender.rules,
-        SRGNNScorer(known.config, known.encoder, catalogue),
-        recommender.fallback,
-    )
+    model = SRGNNScorer(known.config, known.encoder, catalogue)
+    scorer: Scorer = model
+    if isinstance(recommender.scorer, BlendScorer):
+        scorer = BlendScorer(model, recommender.scorer.neighbours, recommender.scorer.weights)
+    indexed = Recommender(recommender.vocabulary, recommender.rules, scorer, recommender.fallback)
 
     def write(partial: Path) -> None:
-        for name in FILES:
-            if name != "probes.json":
+        for name in old.manifest["files"]:
+            if name not in ("probes.json", INDEX):
                 _link(old.path / name, partial / name)
         index.write(partial / INDEX)
         write_probes(partial, indexed, probe_histories)
@@ -148,11 +161,11 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def load(path: Path | str, *, exact: bool = False) -> Artifact:
+def load(path: Path | str, *, exact: bool = False, alone: bool = False) -> Artifact:
     """Load, check hashes, names and shapes of every tensor, and recompute the probes.
 
-    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, and then the
-    probes, which it answered. Raises ArtifactError with the file and the remedy.
+    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, ``alone``
+    stored neighbours, and then the probes, which these answered. Raises ArtifactError with the file and the remedy.
     """
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
@@ -168,8 +181,11 @@ def load(path: Path | str, *, exact: bool = False) -> Artifact:
     indexed = INDEX in manifest["files"] and not exact
     index = IVF.read(path / INDEX, servable, items.shape[1]) if indexed else None
     catalogue = Catalogue(items, torch.from_numpy(servable), quantised, index)
-    recommender = Recommender(vocabulary, rules, SRGNNScorer(config, encoder, catalogue), fallback, path.name)
-    if indexed or INDEX not in manifest["files"]:
+    model = SRGNNScorer(config, encoder, catalogue)
+    blended = NEIGHBOURS in manifest["files"] and not alone
+    scorer: Scorer = _read_blend(path, manifest["blend"], model) if blended else model
+    recommender = Recommender(vocabulary, rules, scorer, fallback, path.name)
+    if indexed == (INDEX in manifest["files"]) and blended == (NEIGHBOURS in manifest["files"]):
         _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
 
@@ -184,7 +200,7 @@ def _configs(path: Path, manifest: dict[str, Any]) -> tuple[SRGNNConfig, Session
         raise ArtifactError(f"{path / 'manifest.json'}: model or rules are not usable: {error}") from error
 
 
-def _check_types(config: SRGNNConfig | SessionRules) -> None:
+def _check_types(config: SRGNNConfig | SessionRules | BlendWeights | Weights) -> None:
     """Raise TypeError where a value is not of its default's type; a float may be written as a whole number."""
     for field in fields(config):
         value, expected = getattr(config, field.name), type(field.default)
@@ -255,6 +271,25 @@ def _read_fallback(path: Path, num_items: int) -> Fallback:
     if not fits:
         raise ArtifactError(f"{file} does not fit a catalogue of {num_items} items: train or copy the artifact again")
     return Fallback(clicks, offsets, rows, counts)
+
+
+def _read_blend(path: Path, blend: Any, model: SRGNNScorer) -> BlendScorer:
+    file = path / NEIGHBOURS
+    try:
+        weights, how = BlendWeights(**blend["weights"]), Weights(**blend["neighbours"])
+        for config in (weights, how):
+            _check_types(config)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{path / 'manifest.json'}: blend is not usable: {error}") from error
+    tensors = _read_tensors(file, None)
+    if set(tensors) != set(SessionIndex._fields) or any(
+        tensor.dtype != torch.int32 or tensor.dim() != 1 or not len(tensor) for tensor in tensors.values()
+    ):
+        raise ArtifactError(f"{file} holds {sorted(tensors)}: expected int32 vectors {', '.join(SessionIndex._fields)}")
+    index = SessionIndex(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    if not index.fits(model.num_items):
+        raise ArtifactError(f"{file} does not fit a catalogue of {model.num_items} items: train or copy it again")
+    return BlendScorer(model, Neighbours(index, how), weights)
 
 
 def _read_tensors(file: Path, expected: dict[str, tuple[tuple[int, ...], torch.dtype]] | None) -> dict[str, Tensor]:

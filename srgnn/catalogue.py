@@ -44,12 +44,29 @@ class Ranks(NamedTuple):
     """[B]: other items with exactly the target's score."""
 
 
+class Bonus(NamedTuple):
+    """What is added to a session's scores of some items, for reasons of its own (:mod:`srgnn.blend`)."""
+
+    rows: IntArray
+    """[n] distinct catalogue rows."""
+    scores: FloatArray
+    """[n]."""
+
+
 class _Pairs(NamedTuple):
     """M pairs of a session in the batch and a catalogue row."""
 
     sessions: IntArray
     """[M]."""
     rows: IntArray
+    """[M]."""
+
+
+class _Bonuses(NamedTuple):
+    """The bonuses of a batch of sessions, end to end."""
+
+    pairs: _Pairs
+    scores: FloatArray
     """[M]."""
 
 
@@ -79,7 +96,8 @@ class Catalogue:
         self.servable = servable.bool()
         self.index = index
         self._quantised = quantised
-        self._banned = np.flatnonzero(~self.servable.numpy())
+        self._servable = self.servable.numpy()
+        self._banned = np.flatnonzero(~self._servable)
         past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
         self._unanswerable = np.concatenate([self._banned, past_the_last])  # rising
 
@@ -98,29 +116,65 @@ class Catalogue:
         """How the top k are found."""
         return self.index.name if self.index else self.scan.name
 
-    def top_k(self, vectors: Tensor, k: int, exclude: Sequence[IntArray] | None = None) -> Top:
-        """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i."""
+    def top_k(
+        self,
+        vectors: Tensor,
+        k: int,
+        exclude: Sequence[IntArray] | None = None,
+        bonuses: Sequence[Bonus] | None = None,
+    ) -> Top:
+        """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i.
+
+        ``bonuses[i]`` is added to scores of session i. Its items are scored exactly in any case, so the search looks
+        through the others only, and the answer is as exact as without.
+        """
         if not 1 <= k <= self.num_items:
             raise InputError(f"k is {k}: the catalogue has {self.num_items} items, ask for 1 to {self.num_items}")
         found = []
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
             left_out = exclude[part] if exclude is not None else None
-            if self.index:
-                reach = _Pairs(*self.index.near(vectors[part], k, left_out))
-            else:
-                reach = self._within_reach(vectors[part], k, _pairs(left_out) if left_out is not None else _NO_PAIRS)
-            found.append(self._best(vectors[part], reach, k))
+            if bonuses is None:
+                found.append(self._best(vectors[part], self._reach(vectors[part], k, left_out), k))
+                continue
+            extra = self._countable(bonuses[part], left_out)
+            known = [bonus.rows for bonus in extra]
+            if left_out is not None:
+                known = [np.concatenate(pair) for pair in zip(known, left_out, strict=True)]
+            found.append(self._best(vectors[part], self._reach(vectors[part], k, known), k, _end_to_end(extra)))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores)
 
-    def ranks(self, vectors: Tensor, targets: IntArray) -> Ranks:
-        """Rank of ``targets`` [B] for session vectors float64 [B, d]. An item that may not be answered ranks last."""
+    def ranks(self, vectors: Tensor, targets: IntArray, bonuses: Sequence[Bonus] | None = None) -> Ranks:
+        """Rank of ``targets`` [B] for session vectors float64 [B, d]; ``bonuses`` as in :meth:`top_k`.
+
+        An item that may not be answered ranks last.
+        """
         wanted = torch.from_numpy(np.asarray(targets, dtype=np.int64))
         size = max(1, SCORES_AT_ONCE // self.num_items)
-        blocks = zip(torch.split(vectors, size), torch.split(wanted, size), strict=True)
-        rank, ties = zip(*(self._ranks_of_block(*block) for block in blocks), strict=True)
+        found = []
+        for start in range(0, len(vectors), size):
+            part = slice(start, start + size)
+            extra = self._countable(bonuses[part], None) if bonuses is not None else []
+            found.append(self._ranks_of_block(vectors[part], wanted[part], _end_to_end(extra)))
+        rank, ties = zip(*found, strict=True)
         return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
+
+    def _countable(self, bonuses: Sequence[Bonus], left_out: Sequence[IntArray] | None) -> list[Bonus]:
+        """Without the items that may not be answered, at all or in this answer."""
+        countable = []
+        for i, bonus in enumerate(bonuses):
+            kept = self._servable[bonus.rows]
+            if left_out is not None and len(left_out[i]):
+                kept &= ~np.isin(bonus.rows, left_out[i])
+            countable.append(Bonus(bonus.rows[kept], bonus.scores[kept]))
+        return countable
+
+    def _reach(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None) -> _Pairs:
+        """What may be among the best k of each session; without an index, for certain."""
+        if self.index:
+            return _Pairs(*self.index.near(vectors, k, left_out))
+        return self._within_reach(vectors, k, _pairs(left_out) if left_out is not None else _NO_PAIRS)
 
     def _within_reach(self, vectors: Tensor, k: int, excluded: _Pairs) -> _Pairs:
         """Every item that may be among the best k of its session.
@@ -164,13 +218,19 @@ class Catalogue:
             flat.numpy()[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
         return rough
 
-    def _best(self, vectors: Tensor, reach: _Pairs, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """The k best of those within reach, by (exact score falling, row rising)."""
+    def _best(
+        self, vectors: Tensor, reach: _Pairs, k: int, bonuses: _Bonuses | None = None
+    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """The k best of those within reach and those with a bonus, by (exact score falling, row rising)."""
         sessions, rows = reach
+        if bonuses is not None:
+            sessions, rows = (np.concatenate(pair) for pair in zip(reach, bonuses.pairs, strict=True))
         parts = [slice(start, start + EXACT_ROWS_AT_ONCE) for start in range(0, len(rows), EXACT_ROWS_AT_ONCE)]
         items, v = self.matrix.numpy(), vectors.numpy()
         exact = [_exact(items[rows[part]], v[sessions[part]]) for part in parts]
         scores = np.concatenate([np.empty(0), *exact])
+        if bonuses is not None:
+            scores[len(reach.rows) :] += bonuses.scores
         order = np.lexsort((rows, -scores, sessions))
         counts = np.bincount(sessions, minlength=len(vectors))
         place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -181,22 +241,35 @@ class Catalogue:
         top_scores[sessions[kept], place] = scores[kept]
         return top_rows, top_scores
 
-    def _ranks_of_block(self, vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _ranks_of_block(self, vectors: Tensor, targets: Tensor, bonuses: _Bonuses) -> tuple[Tensor, Tensor]:
         query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
         scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
         scores.index_fill_(1, torch.from_numpy(self._banned), -torch.inf)
         items, v = self.matrix.numpy(), vectors.numpy()
-        own = torch.from_numpy(_exact(items[targets.numpy()], v)).unsqueeze(1)  # [b, 1]
+        exact_own = _exact(items[targets.numpy()], v)  # [b]
+        sessions, rows = bonuses.pairs
+        scores.numpy()[sessions, rows] = -np.inf  # counted by themselves, exactly
+        with_bonus = _exact(items[rows], v[sessions]) + bonuses.scores  # [M]
+        is_target = rows == targets.numpy()[sessions]
+        exact_own[sessions[is_target]] = with_bonus[is_target]
+        counted_already = np.bincount(sessions[is_target], minlength=len(v))  # [b]: 1 for a target with a bonus
+        own = torch.from_numpy(exact_own).unsqueeze(1)  # [b, 1]
         # twice, so that rounding the borders cannot matter
         error = 2 * torch.from_numpy(self._float32.error(query, everything).max(axis=1, keepdims=True))
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
-        rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone
-        for i in torch.nonzero(from_low - above > 1).flatten().tolist():
+        rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone, if at all
+        between = (from_low - above).numpy()
+        for i in np.flatnonzero(between > 1 - counted_already).tolist():
             near = np.flatnonzero(((scores[i] >= low[i]) & (scores[i] <= high[i])).numpy())
-            exact, target = _exact(items[near], v[i]), float(own[i])
-            rank[i] = above[i] + int((exact >= target).sum())
-            tied[i] = int((exact == target).sum())
+            exact, target = _exact(items[near], v[i]), float(exact_own[i])
+            rank[i] = above[i] + int((exact >= target).sum()) + int(counted_already[i])
+            tied[i] = int((exact == target).sum()) + int(counted_already[i])
+        others = ~is_target
+        wins = others & (with_bonus >= exact_own[sessions])
+        rank += torch.from_numpy(np.bincount(sessions[wins], minlength=len(v)))
+        equal = others & (with_bonus == exact_own[sessions])
+        tied += torch.from_numpy(np.bincount(sessions[equal], minlength=len(v)))
         unservable = ~self.servable[targets]
         rank[unservable] = self.num_items
         tied[unservable] = self.num_items - int(self.servable.sum())
@@ -211,6 +284,11 @@ def _pairs(exclude: Sequence[IntArray]) -> _Pairs:
     if not len(sessions):
         return _NO_PAIRS
     return _Pairs(sessions, np.concatenate(exclude))
+
+
+def _end_to_end(bonuses: Sequence[Bonus]) -> _Bonuses:
+    pairs = _pairs([bonus.rows for bonus in bonuses])
+    return _Bonuses(pairs, np.concatenate([np.empty(0), *(bonus.scores for bonus in bonuses)]))
 
 
 def _exact(items: npt.NDArray[np.float32], vectors: FloatArray) -> FloatArray:

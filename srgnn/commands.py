@@ -13,10 +13,10 @@ import click
 from . import ann
 from .artifact import PROBES, load, save_with_index
 from .batch import read_text, recommend_file
+from .blend import model_of
 from .cli import emit
 from .errors import InputError
 from .recommender import Recommender
-from .scorer import SRGNNScorer
 from .vocabulary import check_item_id
 
 SAMPLE = 1000
@@ -111,10 +111,10 @@ def index(artifact: Path, histories: Path, output: Path | None, lists: int | Non
     """
     old = load(artifact, exact=True)
     recommender = old.recommender
-    assert isinstance(recommender.scorer, SRGNNScorer)
-    catalogue = recommender.scorer.catalogue
+    model = model_of(recommender.scorer)
+    catalogue = model.catalogue
     sample = _sample(histories, recommender)
-    vectors = recommender.scorer.session_vectors([recommender.sequence(history) for history in sample])
+    vectors = model.session_vectors([recommender.sequence(history) for history in sample])
     started = time.monotonic()
     built = ann.build(catalogue.matrix, catalogue.servable.numpy(), lists)
     seconds = time.monotonic() - started

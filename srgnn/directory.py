@@ -26,6 +26,9 @@ FILES = (
 )
 INDEX = "index.faiss"
 """Optional; read by :mod:`srgnn.ann`."""
+NEIGHBOURS = "neighbours.safetensors"
+"""Optional; the manifest then has an entry ``blend``."""
+OPTIONAL_FILES = (INDEX, NEIGHBOURS)
 MAX_MANIFEST_BYTES = 16 << 20
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """Of an artifact; never a path, never hidden."""
@@ -34,7 +37,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> Path:
     """Make an artifact of the files that ``write`` puts into an empty folder, and point ``LATEST`` at it; its path.
 
-    ``manifest`` holds dataset, items, model, rules, provenance and metrics.
+    ``manifest`` holds dataset, items, model, rules, provenance, metrics and, with neighbours, blend.
     """
     check_dataset_name(manifest["dataset"])
     directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], N
 def _seal(partial: Path, manifest: dict[str, Any]) -> str:
     """Write the manifest over all files of ``partial``; the name that fits it."""
     now = datetime.now(UTC)
-    files = (*FILES, INDEX) if (partial / INDEX).exists() else FILES
+    files = (*FILES, *(name for name in OPTIONAL_FILES if (partial / name).exists()))
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -63,6 +66,7 @@ def _seal(partial: Path, manifest: dict[str, Any]) -> str:
         "items": manifest["items"],
         "model": manifest["model"],
         "rules": manifest["rules"],
+        **{name: manifest[name] for name in ("blend",) if name in manifest},
         "files": {name: _fingerprint(partial / name) for name in files},
         "provenance": manifest["provenance"],
         "metrics": manifest["metrics"],
@@ -86,10 +90,14 @@ def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
     path = resolve(Path(path))
     manifest = _read_manifest(path)
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {INDEX} != set(FILES):
+    if not isinstance(files, dict) or set(files) - set(OPTIONAL_FILES) != set(FILES):
         raise ArtifactError(
-            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, {INDEX}: "
-            "train or copy it again"
+            f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, "
+            f"{' and '.join(OPTIONAL_FILES)}: train or copy it again"
+        )
+    if (NEIGHBOURS in files) != ("blend" in manifest):
+        raise ArtifactError(
+            f"{path / 'manifest.json'} has {NEIGHBOURS} or the entry blend, but not both: train or copy it again"
         )
     for name, expected in files.items():
         if not (path / name).is_file():

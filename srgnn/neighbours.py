@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import ConfigError
 from .scorer import top_rows
 from .sequence import IntArray
-from .session_index import SessionIndex, spans
+from .session_index import AnyIntArray, SessionIndex, spans
 
 FloatArray = npt.NDArray[np.float64]
+MOST_NEIGHBOURS = 10_000
+"""Of either number in Weights: what one click may cost."""
 
 
 class Votes(NamedTuple):
     """What is known of a session's next item."""
 
-    rows: IntArray
+    rows: AnyIntArray
     """[n] catalogue rows; an item may get several votes."""
     weights: FloatArray
     """[n] >= 0."""
@@ -51,6 +54,16 @@ class Weights:
     """Count a vote ``exp(-distance / distance_decay)``, with the clicks between its item and the last shared click."""
     idf: bool = False
     """Count an item ``log(S / |S_i|)``, in a similarity and in a vote."""
+
+    def __post_init__(self) -> None:
+        for name in ("neighbours", "sample"):
+            value = getattr(self, name)
+            if not 1 <= value <= MOST_NEIGHBOURS:
+                raise ConfigError(f"{name} is {value}: expected 1 to {MOST_NEIGHBOURS}")
+        for name in ("click_decay", "session_decay", "distance_decay"):
+            value = getattr(self, name)
+            if isnan(value) or value <= 0:
+                raise ConfigError(f"{name} is {value}: expected a number above 0")
 
 
 STAN = Weights(click_decay=1.5, session_decay=1.0, distance_decay=4.0, idf=True)
@@ -89,7 +102,7 @@ class Neighbours:
         weights *= np.exp(-np.abs(distance) / self.weights.distance_decay)
         return Votes(voted, weights)
 
-    def _neighbours(self, rows: IntArray, ages: IntArray, length: int) -> tuple[IntArray, FloatArray, IntArray]:
+    def _neighbours(self, rows: IntArray, ages: IntArray, length: int) -> tuple[AnyIntArray, FloatArray, AnyIntArray]:
         """The k most similar sessions, how similar they are, and the place of the last shared click in each."""
         counts = self._sampled[rows]
         places = spans(self.index.item_starts[rows], counts)

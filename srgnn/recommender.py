@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .blend import BlendScorer
 from .catalogue import Top
 from .errors import InputError
 from .fallback import Fallback
@@ -86,7 +87,7 @@ class Recommender:
     def explain(self, history: Sequence[str]) -> list[tuple[str, float]]:
         """Attention weight of each click the model sees, oldest first; empty for a scorer without attention."""
         known = self.sequence(history)
-        if not len(known) or not isinstance(self.scorer, SRGNNScorer):
+        if not len(known) or not isinstance(self.scorer, SRGNNScorer | BlendScorer):
             return []
         ids = self.vocabulary.ids
         return [(ids[row], alpha) for row, alpha in zip(known.tolist(), self.scorer.attention(known), strict=True)]

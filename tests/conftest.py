@@ -22,11 +22,14 @@ from hypothesis import settings
 
 from service.connections import BoundedHttp
 from srgnn import ann, artifact
+from srgnn.blend import BlendWeights, model_of
 from srgnn.fallback import Fallback
 from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import SessionRules
+from srgnn.session_index import SessionIndex
 from srgnn.vocabulary import Vocabulary
 from tests.redis_server import RedisServer
 
@@ -100,15 +103,52 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def tiny_neighbours() -> Neighbours:
+    """Of the sessions that tiny_fallback counts."""
+    sessions = [np.arange(row, TINY_ITEMS) for row in range(TINY_ITEMS)]
+    offsets = np.cumsum([0, *map(len, sessions)])
+    return Neighbours(SessionIndex.build(np.concatenate(sessions), offsets, TINY_ITEMS))
+
+
+@pytest.fixture(scope="session")
+def blended_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with neighbours."""
+    directory, vocabulary = tmp_path_factory.mktemp("blended"), tiny_vocabulary()
+    artifact.save(
+        directory,
+        dataset="tiny",
+        model=tiny_model(),
+        rules=TINY_RULES,
+        vocabulary=vocabulary,
+        fallback=tiny_fallback(),
+        probe_histories=[vocabulary.ids[start : start + 3] for start in range(15)],
+        provenance={},
+        metrics={},
+        neighbours=tiny_neighbours(),
+        blend=BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3),
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def full_artifact(blended_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every file there can be: neighbours, and an index of all its lists visited."""
+    return add_index(blended_artifact, tmp_path_factory.mktemp("full"))
+
+
 @pytest.fixture(scope="session")
 def indexed_artifact(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with an index of all its lists visited."""
-    directory = tmp_path_factory.mktemp("indexed")
-    old = artifact.load(tiny_artifact)
-    catalogue = old.recommender.scorer.catalogue  # type: ignore[attr-defined]
+    return add_index(tiny_artifact, tmp_path_factory.mktemp("indexed"))
+
+
+def add_index(folder: Path, directory: Path) -> Path:
+    """The artifact of ``folder`` with an index of all its lists visited, in ``directory``."""
+    old = artifact.load(folder)
+    catalogue = model_of(old.recommender.scorer).catalogue
     index = ann.build(catalogue.matrix, catalogue.servable.numpy(), 4, shown=False)
     index.probes = index.lists
-    artifact.save_with_index(directory, old, index, {"kind": "ivf"}, [old.recommender.vocabulary.ids[:3]])
+    artifact.save_with_index(directory, old, index, {"kind": "ivf"}, artifact.probe_histories(old.path)[:-1])
     return directory
 
 

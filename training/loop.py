@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -22,16 +22,20 @@ import torch_geometric
 from torch import Tensor
 
 from srgnn import __version__, artifact
+from srgnn.blend import BlendScorer, BlendWeights
 from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
 from srgnn.fallback import Fallback
 from srgnn.graph import flat_session_batch
 from srgnn.model import SRGNN
+from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
-from srgnn.scorer import SRGNNScorer
+from srgnn.scorer import Scorer, SRGNNScorer
 from srgnn.sequence import IntArray
+from srgnn.session_index import SessionIndex
 
 from . import checkpoint, metrics
+from .blend import announce, fit_blend
 from .config import Recipe, TrainingConfig
 from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
@@ -62,6 +66,10 @@ class Run:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    blend: dict[str, float] = field(default_factory=dict)
+    """Weights, where the recipe has neighbours."""
+    blended: dict[str, float] = field(default_factory=dict)
+    """Validation figures with them."""
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +103,8 @@ def train(
             for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
                 _save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
+            if recipe.training.neighbours:
+                _add_neighbours(run, corpus)
             if recipe.training.refit:
                 _begin_refit(run)
         if run.stage == "refit":
@@ -109,6 +119,7 @@ def train(
         "epoch": run.best_epoch,
         "refit": recipe.training.refit,
         **{f"validation_{name}": value for name, value in _selected(run).items()},
+        **{f"validation_with_neighbours_{name}": value for name, value in run.blended.items()},
         "seconds": round(run.seconds, 1),
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
@@ -144,7 +155,11 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
     """Recall@20 and MRR@20 by the scorer that will serve."""
     model.eval()
-    scorer, targets, size = SRGNNScorer.of_model(model, servable > 0), examples.targets, 1024
+    return _figures(SRGNNScorer.of_model(model, servable > 0), examples)
+
+
+def _figures(scorer: Scorer, examples: Examples) -> dict[str, float]:
+    targets, size = examples.targets, 1024
     ranks = np.zeros(len(examples), np.int64)
     with progress("  validate", len(examples)) as advance:
         for start in range(0, len(examples), size):
@@ -259,6 +274,11 @@ def _new_run(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
     if not corpus.train.num_examples:
         raise DataError(f"{corpus.path} has no training examples: prepare a log with sessions of two clicks or more")
     torch.manual_seed(recipe.training.seed)
+    if recipe.training.neighbours and not corpus.validation.num_examples:
+        raise ConfigError(
+            f"training.neighbours = true needs validation sessions to learn how much they count, and {corpus.path} has "
+            "none: prepare it with data.validation_share above 0, or set training.neighbours=false"
+        )
     model = SRGNN(recipe.model, len(corpus.vocabulary), recipe.rules.max_length).to(device)
     return Run(recipe, model, _optimizers(model, recipe.training), corpus.fingerprint)
 
@@ -275,6 +295,23 @@ def _optimizers(model: SRGNN, config: TrainingConfig) -> list[torch.optim.Optimi
         return [kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)]
     encoder = kind(model.encoder.parameters(), lr=rate, weight_decay=decay, fused=True)
     return [torch.optim.SparseAdam([model.embedding], lr=rate), encoder]
+
+
+def _add_neighbours(run: Run, corpus: Corpus) -> None:
+    """Fit what the neighbours' votes count beside the chosen model, on the sessions that chose it."""
+    run.model.load_state_dict(run.best)
+    run.model.eval()
+    servable = np.bincount(corpus.train.items, minlength=run.model.num_items) > 0
+    model, neighbours = SRGNNScorer.of_model(run.model, servable), _neighbours(corpus.train, run.model.num_items)
+    examples = Examples(corpus.validation, run.recipe.rules)
+    weights = fit_blend(model, neighbours, examples, run.recipe.training.seed)
+    run.blend, run.blended = asdict(weights), _figures(BlendScorer(model, neighbours, weights), examples)
+    announce(weights, _selected(run), run.blended)
+
+
+def _neighbours(split: Split, num_items: int) -> Neighbours:
+    items = np.asarray(split.items, dtype=np.int64)
+    return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
 
 
 def _begin_refit(run: Run) -> None:
@@ -296,6 +333,9 @@ def _selected(run: Run) -> dict[str, float]:
 
 # Checkpoint: a Run written down
 
+BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "history", "blend", "blended")
+"""Of a Run, what a checkpoint holds as JSON."""
+
 
 def _save_checkpoint(run: Run, output: Path) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
@@ -306,7 +346,7 @@ def _save_checkpoint(run: Run, output: Path) -> None:
     tensors["random.cpu"] = torch.get_rng_state()
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    state = {name: getattr(run, name) for name in ("stage", "epoch", "step", "loss_sum", "seconds", "history")}
+    state = {name: getattr(run, name) for name in BOOKED}
     state |= {"recipe": run.recipe.as_dict(), "corpus": run.corpus_id}
     checkpoint.save(output, tensors, state)
 
@@ -325,7 +365,7 @@ def _restore(run: Run, saved: checkpoint.Checkpoint) -> None:
     torch.set_rng_state(saved.tensors["random.cpu"])
     if run.device.type == "cuda" and "random.cuda" in saved.tensors:
         torch.cuda.set_rng_state(saved.tensors["random.cuda"])
-    for name in ("stage", "epoch", "step", "loss_sum", "seconds", "history"):
+    for name in BOOKED:
         setattr(run, name, saved.state[name])
 
 
@@ -385,7 +425,10 @@ def _save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
         fallback=fallback,
         probe_histories=_probe_histories(corpus),
         provenance=_provenance(run, corpus),
-        metrics={"validation": _selected(run), "epoch": run.best_epoch, "history": run.history},
+        metrics={"validation": _selected(run), "epoch": run.best_epoch, "history": run.history}
+        | ({"validation_with_neighbours": run.blended} if run.blended else {}),
+        neighbours=_neighbours(seen, run.model.num_items) if run.blend else None,
+        blend=BlendWeights(**run.blend) if run.blend else None,
     )
 
 

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from srgnn.blend import BlendScorer, BlendWeights
 from srgnn.errors import InputError
 from srgnn.fallback import Fallback
 from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import SessionRules
+from srgnn.session_index import SessionIndex
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import random_sessions, split_of
 from training.baselines import BASELINES, fit_baselines
@@ -32,10 +35,14 @@ def build(name) -> Recommender:
     if name in BASELINES:
         return fit_baselines(VOCABULARY, RULES, SPLIT)[name]
     fallback = Fallback.from_sessions(SPLIT.items, SPLIT.offsets, ITEMS)
-    return Recommender(VOCABULARY, RULES, SRGNNScorer.of_model(model(name), fallback.clicks > 0), fallback, name)
+    scorer = SRGNNScorer.of_model(model(name.removesuffix(" + neighbours")), fallback.clicks > 0)
+    if name.endswith(" + neighbours"):
+        index = SessionIndex.build(SPLIT.items, SPLIT.offsets, ITEMS)
+        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4))
+    return Recommender(VOCABULARY, RULES, scorer, fallback, name)
 
 
-@pytest.fixture(scope="module", params=[*BASELINES, "dot", "cosine"])
+@pytest.fixture(scope="module", params=[*BASELINES, "dot", "cosine", "dot + neighbours", "cosine + neighbours"])
 def recommender(request) -> Recommender:
     return build(request.param)
 
@@ -108,7 +115,7 @@ def test_rank_is_the_last_place_among_equal_scores(scorer):
         assert (ranks.rank <= at_least).all()
         assert (ranks.rank > at_least - equal).all()
         assert (ranks.ties < equal).all()
-        if isinstance(scorer, SRGNNScorer):
+        if isinstance(scorer, SRGNNScorer | BlendScorer):
             assert ranks.rank.tolist() == list(range(1, CLICKED + 1))
         else:
             assert np.array_equal(ranks.rank, at_least)

@@ -26,7 +26,7 @@ from srgnn.errors import ArtifactError
 
 DAMAGED = 64
 """Artifacts for each file."""
-FILES = ["manifest.json", *directory.FILES, directory.INDEX]
+FILES = ["manifest.json", *directory.FILES, *directory.OPTIONAL_FILES]
 MORE_MEMORY = 1 << 30
 SECONDS = 200
 
@@ -147,12 +147,12 @@ def bound_memory() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(indexed_artifact: Path) -> Iterator[Callable[..., list[str]]]:
+def outcomes(full_artifact: Path) -> Iterator[Callable[..., list[str]]]:
     """:func:`outcome` of many seeds, with every file that an artifact can have."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=bound_memory) as pool:
 
         def run(name: str, *, reseal: bool) -> list[str]:
-            one = partial(outcome, indexed_artifact, name, reseal=reseal)
+            one = partial(outcome, full_artifact, name, reseal=reseal)
             return list(pool.map(one, range(DAMAGED), timeout=SECONDS))
 
         yield run

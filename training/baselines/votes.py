@@ -72,7 +72,7 @@ class VoteScorer(ABC):
     def _count(self, sequence: IntArray) -> tuple[IntArray, Scores]:
         """The servable items with votes, rising [n], and their scores [n]."""
         votes = self.votes(sequence)
-        rows, voted = np.unique(votes.rows, return_inverse=True)
+        rows, voted = np.unique(votes.rows.astype(np.int64), return_inverse=True)
         sums = np.bincount(voted, votes.weights, len(rows)) * self._nudge[rows]
         servable = self._servable[rows]
         return rows[servable], sums[servable].astype(np.float32)

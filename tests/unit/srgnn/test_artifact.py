@@ -21,12 +21,18 @@ def folder(tiny_artifact, tmp_path) -> Path:
 
 
 @pytest.fixture
-def indexed(indexed_artifact, tmp_path) -> Path:
+def full(full_artifact, tmp_path) -> Path:
     """A copy to damage, with every file there can be."""
-    return Path(shutil.copytree(indexed_artifact, tmp_path / "indexed"))
+    return Path(shutil.copytree(full_artifact, tmp_path / "full"))
 
 
-ALL_FILES = [*artifact.FILES, artifact.INDEX, "manifest.json"]
+@pytest.fixture
+def blended(blended_artifact, tmp_path) -> Path:
+    """A copy with neighbours to damage."""
+    return Path(shutil.copytree(blended_artifact, tmp_path / "blended"))
+
+
+ALL_FILES = [*directory.FILES, *directory.OPTIONAL_FILES, "manifest.json"]
 
 
 def resealed(path: Path, change=None, **manifest_changes) -> Path:
@@ -116,30 +122,30 @@ def test_the_matrices_are_used_where_they_lie_in_the_files(tiny_artifact):
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_any_flipped_byte_is_found(indexed, name):
-    path = directory.resolve(indexed) / name
+def test_any_flipped_byte_is_found(full, name):
+    path = directory.resolve(full) / name
     content = bytearray(path.read_bytes())
     for place in np.random.default_rng(0).integers(0, len(content), 10).tolist():
         damaged = bytearray(content)
         damaged[place] ^= 1 << (place % 8)
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=name):
-            artifact.load(indexed)
+            artifact.load(full)
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_a_truncated_file_is_found(indexed, name):
-    path = directory.resolve(indexed) / name
+def test_a_truncated_file_is_found(full, name):
+    path = directory.resolve(full) / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match=name):
-        artifact.load(indexed)
+        artifact.load(full)
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_a_missing_file_is_named(indexed, name):
-    (directory.resolve(indexed) / name).unlink()
+def test_a_missing_file_is_named(full, name):
+    (directory.resolve(full) / name).unlink()
     with pytest.raises(ArtifactError, match=name):
-        artifact.load(indexed)
+        artifact.load(full)
 
 
 def test_a_newer_format_says_upgrade(folder):
@@ -182,6 +188,77 @@ def test_content_that_does_not_fit_is_named(folder, change, message):
     path = resealed(directory.resolve(folder), change)
     with pytest.raises(ArtifactError, match=message):
         artifact.load(path)
+
+
+NEIGHBOURS = "neighbours.safetensors"
+INT32 = torch.int32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rewritten(NEIGHBOURS, clicked=None), "expected int32 vectors"),
+        (rewritten(NEIGHBOURS, clicked=torch.zeros(820)), "expected int32 vectors"),
+        (rewritten(NEIGHBOURS, session_starts=torch.zeros(0, dtype=INT32)), "expected int32 vectors"),
+        (rewritten(NEIGHBOURS, clicked=torch.full((820,), 40, dtype=INT32)), "does not fit a catalogue of 40"),
+        (rewritten(NEIGHBOURS, clicked=torch.zeros(820, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, clicked_at=torch.zeros(820, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, clicked_at=torch.zeros(819, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, sessions=torch.full((820,), -1, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, sessions=torch.full((820,), 40, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, item_starts=torch.zeros(41, dtype=INT32)), "does not fit"),
+        (rewritten(NEIGHBOURS, session_starts=torch.tensor([0, 900, 820], dtype=INT32)), "does not fit"),
+        (lambda path: (path / NEIGHBOURS).write_bytes(b"x"), "neighbours.safetensors cannot be read"),
+    ],
+)
+def test_neighbours_that_do_not_fit_are_named(blended, change, message):
+    path = resealed(directory.resolve(blended), change)
+    with pytest.raises(ArtifactError, match=message):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize(
+    "blend",
+    [
+        None,
+        [],
+        {"weights": {}},
+        {"weights": {"votes": "1"}, "neighbours": {}},
+        {"weights": {"votes": float("inf")}, "neighbours": {}},
+        {"weights": {"unheard_of": 1.0}, "neighbours": {}},
+        {"weights": {}, "neighbours": {"sample": 0}},
+        {"weights": {}, "neighbours": {"sample": 1 << 40}},
+        {"weights": {}, "neighbours": {"click_decay": 0.0}},
+        {"weights": {}, "neighbours": {"idf": 1}},
+    ],
+)
+def test_a_blend_that_makes_no_sense_is_refused(blended, blend):
+    path = resealed(directory.resolve(blended), blend=blend)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        artifact.load(path)
+
+
+def test_neighbours_and_their_weights_come_together(blended, folder):
+    path = resealed(directory.resolve(folder), blend={"weights": {}, "neighbours": {}})
+    with pytest.raises(ArtifactError, match="but not both"):
+        artifact.load(path)
+
+
+def test_neighbours_answer_and_say_so(blended_artifact, tiny_artifact):
+    blended, alone = artifact.load(blended_artifact), artifact.load(blended_artifact, alone=True)
+    plain = artifact.load(tiny_artifact).recommender
+    histories = [plain.vocabulary.ids[i : i + 5] for i in range(20)]
+    assert blended.recommender.scorer.search == f"{plain.scorer.search} + neighbours"
+    assert alone.recommender.scorer.search == plain.scorer.search
+    assert alone.recommender.recommend(histories, 10) == plain.recommend(histories, 10)
+    assert blended.recommender.recommend(histories, 10) != plain.recommend(histories, 10)
+
+
+def test_neighbours_keep_answering_beside_an_index(full_artifact, blended_artifact):
+    indexed, blended = artifact.load(full_artifact), artifact.load(blended_artifact)
+    histories = [blended.recommender.vocabulary.ids[i : i + 5] for i in range(20)]
+    assert indexed.recommender.scorer.search == "ivf + neighbours"
+    assert indexed.recommender.recommend(histories, 10) == blended.recommender.recommend(histories, 10)
 
 
 def test_a_model_that_answers_otherwise_than_its_probes_is_refused(folder):
@@ -261,10 +338,10 @@ def test_version_1_gets_no_index():
         artifact.save_with_index(Path("nowhere"), old, None, {}, [])
 
 
-def test_an_index_of_another_model_is_refused(indexed):
+def test_an_index_of_another_model_is_refused(full):
     def other_index(path: Path) -> None:
-        ann.build(torch.randn(40, 4), np.ones(40, bool), 4, shown=False).write(path / artifact.INDEX)
+        ann.build(torch.randn(40, 4), np.ones(40, bool), 4, shown=False).write(path / directory.INDEX)
 
-    path = resealed(directory.resolve(indexed), other_index)
+    path = resealed(directory.resolve(full), other_index)
     with pytest.raises(ArtifactError, match=r"index\.faiss is not of this catalogue"):
         artifact.load(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srgnn import artifact, directory
+from srgnn import directory
 from srgnn.errors import ArtifactError, ConfigError
 
 
@@ -28,7 +28,7 @@ def test_the_name_is_dataset_date_and_manifest_hash(tiny_artifact):
     digest = directory._sha256(path / "manifest.json")[:8]
     assert path.name == f"tiny-{manifest['created'][:10].replace('-', '')}-{digest}"
     assert (tiny_artifact / "LATEST").read_text() == f"{path.name}\n"
-    assert sorted(file.name for file in path.iterdir()) == sorted([*artifact.FILES, "manifest.json"])
+    assert sorted(file.name for file in path.iterdir()) == sorted([*directory.FILES, "manifest.json"])
     assert sorted(file.name for file in tiny_artifact.iterdir()) == sorted(["LATEST", path.name])
 
 

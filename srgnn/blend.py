@@ -1,0 +1,129 @@
+"""Model and neighbours in one score: SR-GNN for all items, and a bonus for those that a session gives reason for.
+
+A neural model knows what tends to follow what; it forgets pairs of items that were clicked together in few sessions,
+and on a small log it learns little. Session-kNN is the other way round. So a few items of each session, those that
+similar past sessions vote for and those it clicked itself, get a bonus on top of the model's score: a weighted sum of
+what :class:`Evidence` says. The weights are fitted on validation sessions (:mod:`training.blend`). All other items keep
+the model's score, which keeps the search exact and its cost independent of the catalogue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from math import isfinite
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .catalogue import Bonus, Ranks, Top
+from .errors import ConfigError
+from .neighbours import Neighbours, last_clicks
+from .scorer import Scorer, SRGNNScorer, top_rows
+from .sequence import IntArray
+
+FloatArray = npt.NDArray[np.float64]
+
+MOST_VOTED = 200
+"""Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
+SHARE_UNIT = 1e-3
+"""Share of all votes that counts as little: more than that counts by its logarithm, less in proportion."""
+
+
+@dataclass(frozen=True)
+class BlendWeights:
+    """What each part of the evidence adds to a model's score of an item."""
+
+    votes: float = 0.0
+    """For each e-fold of the item's share of the votes."""
+    clicked: float = 0.0
+    """For an item that the session has clicked; less than nothing where shops or readers do not come back."""
+    age: float = 0.0
+    """For each e-fold of one more than the clicks made since."""
+    repeats: float = 0.0
+    """For each e-fold of the times it was clicked."""
+    last: float = 0.0
+    """For the last click itself."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isfinite(value):
+                raise ConfigError(f"weight {name} of the blend is {value}: expected a finite number; train again")
+
+
+class Evidence(NamedTuple):
+    """What a session says about some items, besides what the model makes of it."""
+
+    rows: IntArray
+    """[n] catalogue rows, rising."""
+    features: FloatArray
+    """[n, 5], in the order of :class:`BlendWeights`."""
+
+
+def evidence(neighbours: Neighbours, sequence: IntArray) -> Evidence:
+    """Of one non-empty sequence of rows, oldest click first."""
+    voted, shares = _most_voted(neighbours, sequence)
+    clicked, ages = last_clicks(sequence)
+    rows = np.union1d(voted, clicked)
+    features = np.zeros((len(rows), 5))
+    features[np.searchsorted(rows, voted), 0] = np.log1p(shares / SHARE_UNIT)
+    own = np.searchsorted(rows, clicked)
+    times = np.bincount(np.searchsorted(rows, sequence), minlength=len(rows))[own]
+    features[own, 1:] = np.column_stack([np.ones(len(own)), np.log1p(ages), np.log(times), ages == 0])
+    return Evidence(rows, features)
+
+
+def _most_voted(neighbours: Neighbours, sequence: IntArray) -> tuple[IntArray, FloatArray]:
+    """Rows, rising, and their shares of all votes: two [<= MOST_VOTED]."""
+    votes = neighbours.votes(sequence)
+    rows, voted = np.unique(votes.rows.astype(np.int64), return_inverse=True)
+    sums: FloatArray = np.bincount(voted, votes.weights, len(rows)).astype(np.float64)
+    total = sums.sum()
+    if not total > 0:  # no neighbour, or votes for nothing but items that every session holds
+        return np.empty(0, np.int64), np.empty(0)
+    kept = np.sort(top_rows(sums, min(MOST_VOTED, len(rows))))
+    return rows[kept], sums[kept] / total
+
+
+def model_of(scorer: Scorer) -> SRGNNScorer:
+    """The SR-GNN in an artifact's scorer, with neighbours or without."""
+    model = scorer.model if isinstance(scorer, BlendScorer) else scorer
+    assert isinstance(model, SRGNNScorer)
+    return model
+
+
+class BlendScorer:
+    """Scores items as the model does, plus the weighted evidence. A :class:`srgnn.scorer.Scorer`."""
+
+    def __init__(self, model: SRGNNScorer, neighbours: Neighbours, weights: BlendWeights) -> None:
+        self.model = model
+        self.neighbours = neighbours
+        self.weights = weights
+        self._vector = np.array(astuple(weights))
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return self.model.num_items
+
+    @property
+    def search(self) -> str:
+        """The model's, and what comes on top."""
+        return f"{self.model.search} + neighbours"
+
+    def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
+        """See :class:`srgnn.scorer.Scorer`."""
+        vectors = self.model.session_vectors(sequences)
+        return self.model.catalogue.top_k(vectors, k, exclude, self._bonuses(sequences))
+
+    def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
+        """See :class:`srgnn.scorer.Scorer`."""
+        return self.model.catalogue.ranks(self.model.session_vectors(sequences), targets, self._bonuses(sequences))
+
+    def attention(self, sequence: IntArray) -> list[float]:
+        """The model's."""
+        return self.model.attention(sequence)
+
+    def _bonuses(self, sequences: Sequence[IntArray]) -> list[Bonus]:
+        found = (evidence(self.neighbours, sequence) for sequence in sequences)
+        # not a matrix product: that one may round a row differently among other rows
+        return [Bonus(rows, (features * self._vector).sum(axis=1)) for rows, features in found]
