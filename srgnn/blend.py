@@ -27,6 +27,8 @@ MOST_VOTED = 200
 """Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
 SHARE_UNIT = 1e-3
 """Share of all votes that counts as little: more than that counts by its logarithm, less in proportion."""
+LEAST = float(np.finfo(np.float64).tiny)
+"""All votes weigh nothing where every session holds what they are for."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +63,25 @@ class Evidence(NamedTuple):
 
 def evidence(neighbours: Neighbours, sequence: IntArray) -> Evidence:
     """Of one non-empty sequence of rows, oldest click first."""
-    voted, shares = _most_voted(neighbours, sequence)
     clicked, ages = last_clicks(sequence)
-    rows = np.union1d(voted, clicked)
-    features = np.zeros((len(rows), 5))
-    features[np.searchsorted(rows, voted), 0] = np.log1p(shares / SHARE_UNIT)
-    own = np.searchsorted(rows, clicked)
-    times = np.bincount(np.searchsorted(rows, sequence), minlength=len(rows))[own]
-    features[own, 1:] = np.column_stack([np.ones(len(own)), np.log1p(ages), np.log(times), ages == 0])
-    return Evidence(rows, features)
-
-
-def _most_voted(neighbours: Neighbours, sequence: IntArray) -> tuple[IntArray, FloatArray]:
-    """Rows, rising, and their shares of all votes: two [<= MOST_VOTED]."""
     votes = neighbours.votes(sequence)
-    rows, voted = np.unique(votes.rows.astype(np.int64), return_inverse=True)
-    sums: FloatArray = np.bincount(voted, votes.weights, len(rows)).astype(np.float64)
-    total = sums.sum()
-    if not total > 0:  # no neighbour, or votes for nothing but items that every session holds
-        return np.empty(0, np.int64), np.empty(0)
-    kept = np.sort(top_rows(sums, min(MOST_VOTED, len(rows))))
-    return rows[kept], sums[kept] / total
+    rows, place = np.unique(np.concatenate([clicked, votes.rows]), return_inverse=True)
+    own, voted = place[: len(clicked)], place[len(clicked) :]
+    shares: FloatArray = np.bincount(voted, votes.weights, len(rows)).astype(np.float64)
+    shares /= max(votes.weights.sum(), LEAST)
+    if len(rows) > MOST_VOTED:
+        most = np.zeros(len(rows), bool)
+        most[top_rows(shares, MOST_VOTED)] = True
+        shares[~most] = 0.0
+        most[own] = True
+        rows, shares, own = rows[most], shares[most], (np.cumsum(most) - 1)[own]
+    features = np.zeros((len(rows), 5))
+    features[:, 0] = np.log1p(shares / SHARE_UNIT)
+    features[own, 1] = 1.0
+    features[own, 2] = np.log1p(ages)
+    features[own, 3] = np.log((sequence == clicked[:, None]).sum(axis=1))
+    features[own, 4] = ages == 0
+    return Evidence(rows, features)
 
 
 def model_of(scorer: Scorer) -> SRGNNScorer:

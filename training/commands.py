@@ -15,6 +15,7 @@ import numpy as np
 
 from srgnn.artifact import Artifact, load
 from srgnn.atomic import replaced_when_whole
+from srgnn.blend import BlendScorer
 from srgnn.cli import emit
 from srgnn.errors import DataError, InputError
 from srgnn.recommender import Recommender
@@ -41,6 +42,7 @@ _SPLIT = click.Choice(["test", "validation"])
     is_flag=True,
     help="Judge simple methods beside the model: popularity, Markov, item-kNN, session-kNN.",
 )
+@click.option("--alone", is_flag=True, help="Judge an artifact with neighbours also without them, by its model alone.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
 @click.option(
     "--report",
@@ -60,6 +62,7 @@ def evaluate(
     corpus: Path,
     split: str,
     baselines: bool,
+    alone: bool,
     json_file: Path | None,
     page: Path | None,
     against: str | None,
@@ -74,14 +77,15 @@ def evaluate(
         raise InputError(f"folder {json_file.parent} of --json does not exist: create it first")
     loaded, opened = [load(artifact) for artifact in artifacts], Corpus.open(corpus)
     models = _named(loaded)
-    check_against(against, [*models, *(BASELINES if baselines else ())])
+    beside = _alone(models, loaded) if alone else {}
+    check_against(against, [*models, *beside, *(BASELINES if baselines else ())])
     for each in loaded:
         check_vocabulary(each.recommender.vocabulary, opened.vocabulary, each.path, corpus)
     write = None if page is None else _page_writer(page, loaded, opened)
     for each in loaded:
         click.echo(f"evaluating {each.name} on the {split} split of {corpus}", err=True)
         _warn_if_trained_on(each.recommender, opened, split)
-    report = evaluate_on(models, opened, split, baselines=baselines, against=against)
+    report = evaluate_on(models, opened, split, beside=beside, baselines=baselines, against=against)
     result = {"artifact": loaded[0].name, "corpus": str(corpus), **report.to_json()}
     if json_file is not None:
         _write_json(json_file, result)
@@ -101,6 +105,20 @@ def _named(loaded: Sequence[Artifact]) -> dict[str, Recommender]:
     if len(models) < len(loaded):
         raise InputError(f"an artifact is given twice: {', '.join(each.name for each in loaded)}. Give each once")
     return models
+
+
+def _alone(models: Mapping[str, Recommender], loaded: Sequence[Artifact]) -> dict[str, Recommender]:
+    """Those with neighbours, without them. Raises InputError where there are none."""
+    found = {
+        f"{name} alone": load(each.path, alone=True).recommender
+        for name, each in zip(models, loaded, strict=True)
+        if isinstance(each.recommender.scorer, BlendScorer)
+    }
+    if not found:
+        raise InputError(
+            "--alone, but no artifact has neighbours: leave it out, or train with training.neighbours=true"
+        )
+    return found
 
 
 def check_against(against: str | None, names: Sequence[str]) -> None:
@@ -135,11 +153,13 @@ def evaluate_on(
     corpus: Corpus,
     split: str,
     *,
+    beside: Mapping[str, Recommender] | None = None,
     baselines: bool = False,
     against: str | None = None,
 ) -> Report:
     """Report of the first model on one split, with further models and the baselines inside it, and how all compare.
 
+    Those ``beside`` are no steps of the ladder from the first model to the last.
     What came before the split is what may be counted: train for validation, train and validation for test.
     A model that was not refitted on validation therefore meets baselines that know more recent clicks than
     it does.
@@ -148,11 +168,11 @@ def evaluate_on(
     setting = evaluation.Setting(split, str(corpus.manifest.get("protocol")), counted_on)
     counts = np.bincount(known.items, minlength=len(corpus.vocabulary)).astype(np.int64)
     judged: Split = getattr(corpus, split)
-    first, *others = models
+    first, *others = [*models, *(beside or {})]
     rivals = fit_baselines(models[first].vocabulary, models[first].rules, known) if baselines else {}
     found = {
         name: evaluation.evaluate(one, judged, item_counts=counts, setting=setting, model=name)
-        for name, one in [*models.items(), *rivals.items()]
+        for name, one in {**models, **(beside or {}), **rivals}.items()
     }
     reports = {name: one.report for name, one in found.items()}
     against = against or (strongest([reports[name] for name in rivals]) or [reports[first]])[0].model

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srgnn import catalogue as module
-from srgnn.catalogue import Catalogue
+from srgnn.catalogue import Bonus, Catalogue
 from srgnn.errors import InputError
 from srgnn.scan import Int8Scan, quantise
 
@@ -53,6 +53,44 @@ def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies):
         assert top.rows[i].tolist() == wanted + [-1] * (k - len(wanted))
         np.testing.assert_allclose(top.scores[i, : len(wanted)], [scores[row] for row in wanted], rtol=1e-5)
         assert np.isneginf(top.scores[i, len(wanted) :]).all()
+
+
+def random_bonuses(num_items, sessions, seed):
+    rng = np.random.default_rng(seed)
+    drawn = (rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(sessions))
+    return [Bonus(rows, rng.choice([-1.0, 0.0, 0.5, 3.0], len(rows))) for rows in map(np.sort, drawn)]
+
+
+@both_scans
+@given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
+@settings(max_examples=60)
+def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies):
+    """In lists and in ranks, whatever is excluded, not servable or tied."""
+    matrix, servable, vectors = make(num_items, seed=seed)
+    if copies:
+        matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]
+    k = min(k, num_items)
+    bonuses = random_bonuses(num_items, len(vectors), seed)
+    exclude = [np.arange(i, num_items, 3) for i in range(len(vectors))]
+    searched = catalogue(matrix, servable, scan)
+    free, top = (searched.top_k(vectors, k, left_out, bonuses) for left_out in (None, exclude))
+    for i, vector in enumerate(vectors):
+        scores = (matrix.double() * vector).sum(1).numpy()
+        scores[bonuses[i].rows] += bonuses[i].scores
+        order = np.lexsort((np.arange(num_items), -scores))
+        order = order[servable.numpy()[order]]
+        assert free.rows[i].tolist() == [*order, *[-1] * k][:k]
+        left = order[~np.isin(order, exclude[i])]
+        assert top.rows[i].tolist() == [*left, *[-1] * k][:k]
+        np.testing.assert_allclose(free.scores[i, : len(order)], scores[order[:k]], rtol=1e-5, atol=1e-6)
+
+        targets = np.arange(num_items)
+        found = searched.ranks(vectors[i].repeat(num_items, 1), targets, [bonuses[i]] * num_items)
+        answerable = scores[servable.numpy()]
+        for row in order.tolist():
+            assert found.rank[row] == (answerable >= scores[row]).sum()
+            assert found.ties[row] == (answerable == scores[row]).sum() - 1
+        assert (found.rank[~servable.numpy()] == num_items).all()
 
 
 @given(num_items=st.integers(2, 300), seed=st.integers(0, 1000), copies=st.booleans())

@@ -160,6 +160,21 @@ def test_further_artifacts_stand_beside_the_first_under_their_names(tiny_artifac
         assert f"\n{name} " in result.stdout
 
 
+def test_the_model_alone_stands_beside_the_whole_and_is_no_step_of_the_ladder(blended_artifact, tiny_artifact, corpus):
+    _, found = run(commands.evaluate, blended_artifact, "--corpus", corpus.path, "--alone")
+    _, plain = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path)
+    assert list(found["models"]) == ["sr-gnn alone"]
+    assert found["models"]["sr-gnn alone"]["mrr@20"] == plain["mrr@20"] != found["mrr@20"]
+    assert found["comparison"]["against"] == "sr-gnn"
+    assert list(found["comparison"]["models"]) == ["sr-gnn alone"]
+    assert "ladder" not in found
+
+
+def test_alone_needs_an_artifact_with_neighbours(tiny_artifact, corpus):
+    with pytest.raises(InputError, match="no artifact has neighbours"):
+        run(commands.evaluate, tiny_artifact, "--corpus", corpus.path, "--alone")
+
+
 def test_of_several_artifacts_each_is_compared_with_the_first_and_with_the_one_before(
     tiny_artifact, other_artifact, corpus
 ):

@@ -154,6 +154,30 @@ def test_refit_learns_from_validation_too(corpus, tmp_path):
     assert loaded.recommender.fallback.clicks.sum() == corpus.train.num_clicks + corpus.validation.num_clicks
 
 
+@pytest.mark.parametrize("refit", ["true", "false"])
+def test_neighbours_are_those_of_all_sessions_learnt_from(corpus, tmp_path, refit):
+    result = loop.train(recipe("training.neighbours=true", f"training.refit={refit}"), corpus, tmp_path)
+    loaded = artifact.load(tmp_path)
+    scorer, manifest = loaded.recommender.scorer, loaded.manifest
+    assert scorer.neighbours.index.num_sessions == (180 if refit == "true" else 160)
+    assert vars(scorer.weights) == manifest["blend"]["weights"]
+    assert manifest["metrics"]["validation_with_neighbours"]["mrr@20"] == result["validation_with_neighbours_mrr@20"]
+    assert result["validation_with_neighbours_mrr@20"] >= result["validation_mrr@20"]
+
+
+def test_neighbours_do_not_change_the_model(corpus, tmp_path):
+    for name, value in (("with", "true"), ("without", "false")):
+        loop.train(recipe(f"training.neighbours={value}", "training.refit=true"), corpus, tmp_path / name)
+    assert weights(tmp_path / "with") == weights(tmp_path / "without")
+
+
+def test_neighbours_without_validation_are_refused_before_the_work(corpus, tmp_path):
+    splits = [corpus.train, split_of([]), corpus.test]
+    bare = write_corpus(tmp_path / "bare", corpus.vocabulary, *splits, {"protocol": "strict"})
+    with pytest.raises(ConfigError, match="needs validation sessions"):
+        loop.train(recipe("training.neighbours=true"), bare, tmp_path / "out")
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_training(corpus, tmp_path, monkeypatch):
     scores = iter([0.3, 0.5, 0.4, 0.2, 0.1])
     monkeypatch.setattr(loop, "validate", lambda *args: {"recall@20": next(scores), "mrr@20": 0.0})

@@ -1,0 +1,107 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srgnn.blend import MOST_VOTED, SHARE_UNIT, BlendScorer, BlendWeights, evidence
+from srgnn.errors import ConfigError
+from srgnn.neighbours import Neighbours, Weights
+from srgnn.scorer import SRGNNScorer
+from srgnn.session_index import SessionIndex
+from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_model, tiny_neighbours
+from tests.corpora import split_of
+
+PLAIN = Weights()
+VOTES, CLICKED, AGE, REPEATS, LAST = range(5)
+
+
+def neighbours(sessions, num_items=10, weights=PLAIN):
+    split = split_of(sessions)
+    return Neighbours(SessionIndex.build(np.asarray(split.items, dtype=np.int64), split.offsets, num_items), weights)
+
+
+def told(sessions, sequence, **options):
+    """Row -> its features."""
+    found = evidence(neighbours(sessions, **options), np.array(sequence))
+    return dict(zip(found.rows.tolist(), found.features.tolist(), strict=True))
+
+
+def test_votes_count_by_their_share():
+    found = told([[0, 5], [0, 6], [0, 5]], [0])
+    assert list(found) == [0, 5, 6]
+    shares = {0: 3 / 6, 5: 2 / 6, 6: 1 / 6}
+    assert {row: each[VOTES] for row, each in found.items()} == pytest.approx(
+        {row: math.log1p(share / SHARE_UNIT) for row, share in shares.items()}
+    )
+
+
+def test_the_sessions_own_clicks_are_told_with_age_and_number():
+    found = told([[9, 8]], [3, 4, 3, 5])
+    assert found == {
+        3: [0, 1, pytest.approx(math.log(2)), pytest.approx(math.log(2)), 0],
+        4: [0, 1, pytest.approx(math.log(3)), 0, 0],
+        5: [0, 1, 0, 0, 1],
+    }
+
+
+def test_votes_that_weigh_nothing_say_nothing():
+    found = told([[0, 5], [0, 5]], [0], weights=Weights(idf=True))  # every session holds both
+    assert {row: each[VOTES] for row, each in found.items()} == {0: 0, 5: 0}
+
+
+def test_of_many_voted_items_the_most_voted_count_and_clicks_stay():
+    many = MOST_VOTED + 50
+    sessions = [[0, row] for row in range(2, many) for _ in range(2)]
+    found = told(sessions, [1, 0], num_items=many, weights=Weights(neighbours=1000, sample=1000))
+    assert len(found) == MOST_VOTED + 1  # and the one clicked that nobody votes for
+    assert found[1][VOTES] == 0
+    assert found[1][CLICKED] == 1
+    assert found[0][VOTES] > found[2][VOTES] > 0
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9), st.data())
+def test_rows_rise_and_shares_add_up(sessions, data):
+    sequence = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=6))
+    found = evidence(neighbours(sessions), np.array(sequence))
+    assert (np.diff(found.rows) > 0).all()
+    assert set(sequence) <= set(found.rows.tolist())
+    total = (np.expm1(found.features[:, VOTES]) * SHARE_UNIT).sum()
+    assert total == pytest.approx(1 if set(sequence) & {row for session in sessions for row in session} else 0)
+
+
+def test_a_score_is_the_models_and_the_bonus():
+    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
+    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3)
+    blended = BlendScorer(alone, tiny_neighbours(), weights)
+    sequence = np.array([3, 7, 3])
+    before, after = (
+        dict(zip(top.rows[0].tolist(), top.scores[0].tolist(), strict=True))
+        for top in (alone.top_k([sequence], TINY_ITEMS), blended.top_k([sequence], TINY_ITEMS))
+    )
+    found = evidence(blended.neighbours, sequence)
+    bonus = dict(zip(found.rows.tolist(), (found.features @ [0.6, -1.0, 0.5, 0.25, 0.3]).tolist(), strict=True))
+    assert after == pytest.approx({row: score + bonus.get(row, 0) for row, score in before.items()}, rel=1e-5)
+
+
+def test_without_weight_neighbours_change_nothing():
+    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
+    blended = BlendScorer(alone, tiny_neighbours(), BlendWeights())
+    sequences = [np.array([3, 7, 3]), np.array([39])]
+    assert blended.top_k(sequences, 10).rows.tolist() == alone.top_k(sequences, 10).rows.tolist()
+    assert (
+        blended.ranks(sequences, np.array([5, 3])).rank.tolist()
+        == alone.ranks(sequences, np.array([5, 3])).rank.tolist()
+    )
+
+
+def test_attention_is_the_models():
+    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
+    blended = BlendScorer(alone, tiny_neighbours(), BlendWeights())
+    assert blended.attention(np.array([1, 2])) == alone.attention(np.array([1, 2]))
+
+
+def test_a_weight_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match="weight votes of the blend is nan"):
+        BlendWeights(votes=math.nan)
