@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 SPARE_FILES = 100
-"""What a process may have open beside its connections: libraries, the artifact, Redis."""
+"""What a process may have open beside its connections: libraries, the artifact, Redis, clients being refused."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -5,10 +5,13 @@ one machine that sends slowly or much takes the memory or all the file descripto
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import orjson
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from .errors import PROBLEM_JSON
 from .headers import HEADERS
@@ -25,6 +28,10 @@ MAX_PIPELINED = 8
 """Requests of one connection that may wait for the answer to an earlier one."""
 LOOKS = 5
 """How often a client is looked at within the seconds it has."""
+LINGER_SECONDS = 2
+"""How long a client that was refused may still send, unread, what it had begun to."""
+MAX_LINGERING = 50
+"""Connections of this process that may wait for that; past it they are closed at once. Open files are bounded."""
 
 
 class _Refusal(NamedTuple):
@@ -79,6 +86,10 @@ class BoundedHttp(SheddingProtocol):
     """How many in a row found the same request waiting for its client."""
     _cycle_seen: object = None
     """The request of the last look."""
+    _answering: RequestResponseCycle | None = None
+    """The request worked on; ``cycle`` is the last one of a pipeline."""
+    _lingering: ClassVar[set["BoundedHttp"]] = set()
+    """Those that were told why they are closed, and wait for their client to close."""
 
     @property
     def _service(self) -> "Service":
@@ -87,28 +98,38 @@ class BoundedHttp(SheddingProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room for it."""
         settings = self._service.settings
-        if len(self.connections) >= settings.max_connections:
-            self.transport = transport
-            return self._close(TOO_MANY)
-        super().connection_made(transport)
         self._max_request_bytes = MAX_HEAD_BYTES + 2 * settings.max_body_bytes  # a body in chunks is longer
         self._look_seconds = settings.transfer_seconds / LOOKS
-        self._timer = self.loop.call_later(self._look_seconds, self._look)
+        super().connection_made(transport)
+        if len(self.connections) - len(self._lingering) > settings.max_connections:
+            return self._close(TOO_MANY)
+        self._set_timer(self._look_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         if self._timer:
             self._timer.cancel()
+        self._lingering.discard(self)
+        self._answer_no_more()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End what is not worked on; a connection left open would keep uvloop from closing."""
+        if self in self._lingering:
+            self._linger_no_more()
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Count, and parse."""
         self._arriving = len(data)
         self._received += len(data)
+        if self in self._lingering:
+            return self._discard()
         super().data_received(data)
         if not self._reading:
             self._received = self._others = 0
-        elif not self.transport.is_closing():
+        elif not self._ended():
             self._check_size()
 
     def _check_size(self) -> None:
@@ -126,6 +147,11 @@ class BoundedHttp(SheddingProtocol):
         else:
             return super().on_headers_complete()
         raise ValueError(self._refused.reason)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Begin to work on a request."""
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """Have parsed a request; whatever came with its last bytes may be of the next one."""
@@ -148,10 +174,16 @@ class BoundedHttp(SheddingProtocol):
         self._looks = self._looks + 1 if self._waits_for_client() and self.cycle is self._cycle_seen else 0
         self._cycle_seen = self.cycle
         if self._looks < LOOKS:
-            self._timer = self.loop.call_later(self._look_seconds, self._look)
+            self._set_timer(self._look_seconds, self._look)
         else:
             # An answer to no request would be taken for that to the next one.
             self._close(TOO_SLOW, tell=self._reading)
+
+    def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
+        """The only one of this connection."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, then)
 
     def _waits_for_client(self) -> bool:
         if self.flow.write_paused or self.transport.is_closing():
@@ -165,14 +197,46 @@ class BoundedHttp(SheddingProtocol):
         self._service.metrics.connections_closed(refusal.reason).inc()
         if not (tell and self._can_be_told()):
             return self.transport.abort()
+        self._answer_no_more()
         self.transport.write(refusal.answer)
+        if len(self._lingering) < MAX_LINGERING:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _answer_no_more(self) -> None:
+        """Let the request worked on write nothing more; uvicorn tells only the last one of a pipeline."""
+        if self._answering:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _linger(self) -> None:
+        """Close when the client has: closed before it has sent all, it would be reset and might never read why."""
+        self._lingering.add(self)
+        self._received = self._looks = 0
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._set_timer(LINGER_SECONDS, self._linger_no_more)
+
+    def _discard(self) -> None:
+        if self._received > self._max_request_bytes:
+            self._linger_no_more()
+
+    def _linger_no_more(self) -> None:
+        """Close, and cut off a client that has not taken its answers by the time it has for that."""
+        self._lingering.discard(self)
         self.transport.close()
+        self._set_timer(self._look_seconds, self._look)
+
+    def _ended(self) -> bool:
+        """Whether the connection is about to be closed."""
+        return self.transport.is_closing() or self in self._lingering
 
     def _can_be_told(self) -> bool:
         """Whether an answer from here would arrive, and be taken for the one to the request that arrives."""
-        if self.transport.is_closing():
+        if self._ended():
             return False
-        if self.flow is None or self.cycle is None:
+        if self.cycle is None:
             return True
         if self.flow.write_paused or self.pipeline:
             return False

@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from glob import escape
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Self
 
@@ -202,6 +204,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not file.is_file() and _holds_windows(path):
         raise DataError(f"{path} holds a corpus for each window of a log: give one of them, such as {path}/window-1")
     if not file.is_file():
+        _require_none_retired(path)
         raise DataError(
             f"{path} holds no corpus ({MANIFEST} is missing): make one with `srgnn prepare --output {path}`"
         )
@@ -226,13 +229,28 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def require_replaceable(path: Path) -> None:
     """Raise DataError unless `path` is free, an empty directory or what an older preparation wrote (of any version)."""
     if not path.exists():
-        return
+        return _require_none_retired(path)
     if not path.is_dir():
         raise DataError(f"output {path} is a file: expected a directory that is new, empty or an older corpus")
     if any(path.iterdir()) and not _holds_corpus(path) and not _holds_windows(path):
         raise DataError(
             f"output {path} is not empty and not a corpus, so nothing was written: choose another directory or empty it"
         )
+
+
+def _require_none_retired(path: Path) -> None:
+    """Raise DataError where `path` is free because a preparation was killed after the older corpus had stepped aside.
+
+    Which one is wanted, that or the complete new one beside it, is for the user to say.
+    """
+    for place in (path.resolve(), path.resolve().parent):  # a window, or the folder of windows
+        retired = sorted(place.parent.glob(f".{escape(place.name)}.*.retired")) if not place.exists() else []
+        if retired:
+            raise DataError(
+                f"{place} is gone because a preparation was killed while it replaced it; what was there is in "
+                f"{', '.join(map(str, retired))}: take it back with mv {quote(str(retired[-1]))} {quote(str(place))}, "
+                "or remove it"
+            )
 
 
 def _holds_corpus(path: Path) -> bool:

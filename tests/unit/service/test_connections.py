@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service import connections
 from service.app import create_app
 from service.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, BoundedHttp
 from service.headers import HEADERS
@@ -178,6 +179,32 @@ def test_a_client_that_takes_no_answers_is_cut_off(service: Service) -> None:
             time.sleep(0.2)
 
 
+def hang_up(service: Service) -> None:
+    for _ in range(20):
+        with service.connected() as connection:
+            connection.sendall(GOOD * 4)
+
+
+def take_nothing(service: Service) -> None:
+    with service.connected() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+        deadline = time.monotonic() + 20
+        while not service.closed("too_slow"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("end", [hang_up, take_nothing])
+def test_an_answer_to_a_pipeline_that_has_ended_is_no_error(
+    service: Service, end: Callable[[Service], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn would tell only the last of the requests, while the first one is being answered."""
+    end(service)
+    assert service.answer(GOOD.replace(b"Host: x", b"Connection: close")).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 @pytest.fixture
 def little_buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system takes few bytes for a client, the rest waits in the process."""
@@ -261,6 +288,79 @@ def test_connections_past_the_limit_are_told_and_those_before_go_on(service: Ser
     while not service.answer(GOOD.replace(b"Host: x", b"Connection: close")).startswith(b"HTTP/1.1 200"):
         assert time.monotonic() < deadline
     assert service.closed("too_many") >= 1
+
+
+@pytest.mark.parametrize("pause", [0, 0.3], ids=["at once", "later"])
+def test_a_connection_past_the_limit_may_send_its_request_and_is_told(service: Service, pause: float) -> None:
+    """Closed with something unread, a connection is reset: the client's own request would take the answer from it."""
+    body = BODY + b" " * 9_000
+    head = CLICK + b"Content-Length: %d\r\n\r\n" % len(body)
+    with ExitStack() as stack:
+        for _ in range(20):
+            assert ask(stack.enter_context(service.connected()), GOOD)[0] == 200
+        for _ in range(10):
+            with service.connected() as connection:
+                for part in (head, body[:5_000], body[5_000:]):
+                    time.sleep(pause / 3)
+                    connection.sendall(part)
+                response = HTTPResponse(connection)
+                response.begin()
+                assert (response.status, response.getheader("retry-after")) == (503, "1")
+                assert json.loads(response.read())["status"] == 503
+                assert connection.recv(1) == b"", "the end, and no reset"
+
+
+@contextmanager
+def one_too_many(service: Service) -> Iterator[socket.socket]:
+    with ExitStack() as stack:
+        for _ in range(20):
+            assert ask(stack.enter_context(service.connected()), GOOD)[0] == 200
+        connection = stack.enter_context(service.connected())
+        assert connection.recv(12) == b"HTTP/1.1 503"
+        yield connection
+
+
+def test_a_refused_client_that_goes_on_for_ever_is_cut_off(service: Service) -> None:
+    with one_too_many(service) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        go_on(connection, b"x" * 1_000)
+    assert (service.closed("too_many"), service.closed("too_slow")) == (1, 0)
+
+
+def test_a_refused_client_that_does_not_close_is_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    with one_too_many(service) as connection:
+        rest(connection)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            go_on(connection, b"x")
+    assert (service.closed("too_many"), service.closed("too_slow")) == (1, 0)
+
+
+def test_refused_clients_that_do_not_close_are_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MAX_LINGERING", 1)
+    with one_too_many(service) as first, service.connected() as second:
+        assert problem(rest(second))["status"] == 503
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            go_on(second, b"x")
+        first.sendall(b"x")
+        assert problem(b"HTTP/1.1 503" + rest(first))["status"] == 503
+
+
+def test_nothing_is_written_behind_a_refusal(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """The application, which has been given the request, would answer it too."""
+    request = CHUNKED.replace(b"Host: x", b"Expect: 100-continue") + b"nonsense\r\n"
+    assert problem(service.answer(request))["status"] == 400
+    assert service.answer(GOOD.replace(b"Host: x", b"Connection: close")).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_stop_does_not_wait_for_refused_clients(running: Running, tiny_recommender: Recommender) -> None:
+    """Left open, their connections would keep the process from ending."""
+    with ExitStack() as stack:
+        settings = load_settings(max_connections=20, transfer_seconds=3600, keys_file=None)
+        with running(create_app(settings, recommender=tiny_recommender)) as url:
+            stack.enter_context(one_too_many(Service(url)))
+            assert len(BoundedHttp._lingering) == 1
+        assert not BoundedHttp._lingering
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +129,42 @@ def test_a_failed_swap_puts_the_older_corpus_back(tmp_path, monkeypatch):
         write(path)
     assert Corpus.open(path).train.num_sessions == 2
     assert os.listdir(tmp_path) == ["corpus"]
+
+
+KILLED = """
+import os, signal
+from tests.unit.training import test_corpus
+from training import corpus
+corpus.put_in_place = lambda partial, path: os.kill(os.getpid(), signal.SIGKILL)
+test_corpus.{write}
+"""
+
+
+def killed_while_replacing(write):
+    """After the older one has stepped aside, before the new one takes its place."""
+    process = subprocess.run([sys.executable, "-c", KILLED.format(write=write)], check=False)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_corpus_whose_replacement_was_killed_is_told_and_can_be_taken_back(tmp_path):
+    path = tmp_path / "my [1] corpus"
+    write(path)
+    killed_while_replacing(f"write({str(path)!r})")
+    for again in (Corpus.open, write):
+        with pytest.raises(DataError, match="was killed while it replaced it") as told:
+            again(path)
+    command = re.search("take it back with (mv .*), or remove it", str(told.value)).group(1)
+    subprocess.run(command, shell=True, check=True)
+    assert Corpus.open(path).train.num_sessions == 2
+    assert write(path).train.num_sessions == 2
+
+
+def test_windows_whose_replacement_was_killed_are_told(tmp_path):
+    path = tmp_path / "corpus"
+    write_windows(path, 2)
+    killed_while_replacing(f"write({str(path)!r})")
+    with pytest.raises(DataError, match="was killed while it replaced it"):
+        Corpus.open(path / "window-1")
 
 
 def write_windows(path, count):
