@@ -59,7 +59,7 @@ class NotInferred(Exception):
         self.reason: Reason = reason
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Job:
     """The queries of one request, answered together by the model that it began with."""
 

@@ -102,8 +102,7 @@ class Rollouts:
                 raise SwapConflict(BUSY)
             path = self._versions.choose(wanted)
         except SRGNNError as error:
-            refused = Outcome(old, old, str(error), conflict=isinstance(error, SwapConflict))
-            return self._tell(asker, refused)
+            return self._tell(asker, Outcome.of_error(old, error))
         if path == self._versions.current:
             return self._tell(asker, Outcome(old, old))
         self._now = _Rollout(next(self._numbers), old, path, asker)

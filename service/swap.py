@@ -125,7 +125,7 @@ class Alone(Swapper):
                     await self.prepare(path)
                     self.commit()
         except SRGNNError as error:
-            return Outcome(old, old, str(error), conflict=isinstance(error, SwapConflict))
+            return Outcome.of_error(old, error)
         return Outcome(old, path.name)
 
     async def _follow(self) -> None:

@@ -5,7 +5,7 @@ Needs no torch: the parent of several workers decides here for all of them.
 
 import logging
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from srgnn.directory import artifact_named, holds_artifact, resolve
 from srgnn.errors import SRGNNError
@@ -30,6 +30,11 @@ class Outcome(NamedTuple):
     refused: str | None = None
     conflict: bool = False
     """Refused for what goes on here, not for what the artifact is."""
+
+    @classmethod
+    def of_error(cls, old: str, error: SRGNNError) -> Self:
+        """``old`` stays, for what is wrong."""
+        return cls(old, old, str(error), conflict=isinstance(error, SwapConflict))
 
     @property
     def result(self) -> Literal["swapped", "refused", "unchanged"]:

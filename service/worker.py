@@ -29,7 +29,7 @@ OVERTIME_SECONDS = 5
 """What a worker may take to end beyond what the settings allow before it is killed."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Link:
     """What ties a worker to its parent."""
 

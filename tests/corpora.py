@@ -1,12 +1,15 @@
-"""Small splits and corpora whose answers can be worked out by hand."""
+"""Small logs, splits and corpora whose answers can be worked out by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from srgnn.vocabulary import Vocabulary
 from training.corpus import Corpus, Split, write_corpus
+
+DAY_S = 86_400
+START_S = 1_700_000_000
 
 
 def split_of(sessions: Sequence[Sequence[int]]) -> Split:
@@ -28,3 +31,21 @@ def random_corpus(path: Path, vocabulary: Vocabulary) -> Corpus:
     """60 train, 20 validation and 30 test sessions over the vocabulary."""
     splits = [split_of(random_sessions(seed, count, len(vocabulary))) for seed, count in enumerate((60, 20, 30))]
     return write_corpus(path, vocabulary, *splits, {"protocol": "srgnn", "dataset": "random"})
+
+
+def items_of(corpus: Corpus) -> list[list[list[str]]]:
+    """Item ids of every session, by split."""
+    ids = corpus.vocabulary.ids
+    return [
+        [[ids[row] for row in split.session(index)] for index in range(split.num_sessions)]
+        for split in (corpus.train, corpus.validation, corpus.test)
+    ]
+
+
+def log_of(*sessions: Iterable[str]) -> list[tuple[str, str, int]]:
+    """One session of items a day: session s00 is the first."""
+    return [
+        (f"s{day:02d}", item, START_S + day * DAY_S + click)
+        for day, items in enumerate(sessions)
+        for click, item in enumerate(items)
+    ]

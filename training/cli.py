@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -28,6 +29,19 @@ def repeat_input(args: Sequence[str]) -> Iterator[str]:
         else:
             waiting = False
         yield arg
+
+
+@contextmanager
+def resumable(output: str, remedy: str) -> Iterator[None]:
+    """End an interrupted command as a shell expects, after a JSON line and how to go on with it."""
+    from .loop import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        click.echo(f"{stop}; {remedy}", err=True)
+        emit({"interrupted": True, "output": output})
+        sys.exit(130)
 
 
 @click.command(cls=ManyInputs)
@@ -93,10 +107,9 @@ def train(config: str, corpus: str, output: str, resume: bool, device: str, over
     """
     from .config import load_recipe
     from .corpus import Corpus
-    from .loop import Interrupted
     from .loop import train as run
 
-    try:
+    with resumable(output, "continue with the same command and --resume"):
         emit(
             run(
                 load_recipe(config, overrides),
@@ -106,10 +119,6 @@ def train(config: str, corpus: str, output: str, resume: bool, device: str, over
                 device=device,
             )
         )
-    except Interrupted as stop:
-        click.echo(f"{stop}; continue with the same command and --resume", err=True)
-        emit({"interrupted": True, "output": output})
-        sys.exit(130)
 
 
 @click.command()
@@ -204,11 +213,10 @@ def tune(
     """
     from .config import load_recipe
     from .corpus import Corpus
-    from .loop import Interrupted
     from .space import DEFAULT, load_space
     from .tune import tune as run
 
-    try:
+    with resumable(output, "continue with the same command"):
         emit(
             run(
                 load_recipe(config, overrides),
@@ -220,7 +228,3 @@ def tune(
                 device=device,
             )
         )
-    except Interrupted as stop:
-        click.echo(f"{stop}; continue with the same command", err=True)
-        emit({"interrupted": True, "output": output})
-        sys.exit(130)

@@ -74,6 +74,13 @@ def serve(artifact: Path, folder: Path, *options: str, **environment: str) -> It
         process.communicate(timeout=60)
 
 
+@pytest.fixture(scope="module")
+def open_service(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Without keys or Redis; for tests that leave it as it was but for sessions of their own."""
+    with serve(tiny_artifact, tmp_path_factory.mktemp("open")) as service:
+        yield service
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
@@ -215,15 +222,14 @@ def test_nothing_secret_is_logged_counted_or_told_to_others(attempts: Attempts, 
         assert secret not in stdout
 
 
-def test_no_endpoint_lists_sessions(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_no_endpoint_lists_sessions(open_service: Service) -> None:
     """Only who knows a session's id reads it: whatever else is asked for tells of none."""
-    with serve(tiny_artifact, tmp_path) as service:
-        http = service.client
-        assert http.post(f"/sessions/{SESSION}/click", json={"item_id": "100"}).status_code == 200
-        paths = http.get("/openapi.json").json()["paths"]
-        asked = {path.replace("{session_id}", OTHER_SESSION) for path in paths}
-        for path in sorted(asked | {"/sessions", "/sessions/", "/sessions/*", "/admin/sessions", "/docs", "/"}):
-            assert SESSION not in http.get(path).text, path
+    http = open_service.client
+    assert http.post(f"/sessions/{SESSION}/click", json={"item_id": "100"}).status_code == 200
+    paths = http.get("/openapi.json").json()["paths"]
+    asked = {path.replace("{session_id}", OTHER_SESSION) for path in paths}
+    for path in sorted(asked | {"/sessions", "/sessions/", "/sessions/*", "/admin/sessions", "/docs", "/"}):
+        assert SESSION not in http.get(path).text, path
 
 
 def everything(redis: RedisServer) -> str:
@@ -317,13 +323,12 @@ NASTY = [
 ]
 
 
-def test_bodies_made_to_hurt_are_refused(tiny_artifact: Path, tmp_path: Path) -> None:
-    with serve(tiny_artifact, tmp_path) as service:
-        for content_type in ("application/json", "application/json; charset=utf-8"):  # the short way and FastAPI's
-            for body in NASTY:
-                headers = {"Content-Type": content_type}
-                response = service.client.post(f"/sessions/{SESSION}/click", content=body, headers=headers)
-                assert response.status_code in (400, 422), (body[:60], response.text[:200])
-                assert len(response.content) < 10_000
-        assert '"level":"error"' not in service.log.read_text()
-        assert service.client.get(f"/sessions/{SESSION}").json()["clicks"] == 0
+def test_bodies_made_to_hurt_are_refused(open_service: Service) -> None:
+    http = open_service.client
+    for content_type in ("application/json", "application/json; charset=utf-8"):  # the short way and FastAPI's
+        for body in NASTY:
+            response = http.post("/sessions/hurt/click", content=body, headers={"Content-Type": content_type})
+            assert response.status_code in (400, 422), (body[:60], response.text[:200])
+            assert len(response.content) < 10_000
+    assert '"level":"error"' not in open_service.log.read_text()
+    assert http.get("/sessions/hurt").json()["clicks"] == 0

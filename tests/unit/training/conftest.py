@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.corpora import DAY_S, START_S
 from training.config import load_recipe
 from training.corpus import Corpus
 from training.prepare import prepare
 
 Row = tuple[Any, Any, Any]
-DAY_S = 86_400
-START_S = 1_700_000_000
 HEADER = "session_id,item_id,timestamp"
 
 

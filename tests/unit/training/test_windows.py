@@ -9,14 +9,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from srgnn.errors import ConfigError, DataError
+from tests.corpora import DAY_S, START_S
 from training.config import DataConfig, SyntheticConfig, load_recipe
 from training.corpus import Corpus
 from training.prepare import prepare
 from training.sources.synthetic import ClickProcess
 from training.windows import MS_PER_DAY, cut_windows, require_windows
 
-DAY_S = 86_400
-START_S = 1_700_000_000
 RECIPE = ("columns.time_unit=s", "data.minimum_item_support=2")
 
 
