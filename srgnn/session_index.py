@@ -86,7 +86,7 @@ class SessionIndex(NamedTuple):
         return by_session == self._fingerprint(item, self.sessions, self.sessions_at)
 
     def _fingerprint(self, items: AnyIntArray, sessions: AnyIntArray, places: AnyIntArray) -> int:
-        pair = items.astype(np.uint64) * np.uint64(self.num_sessions) + sessions.astype(np.uint64)
+        pair = items.astype(np.uint64) * np.uint64(self.num_sessions) + sessions.astype(np.uint64) + np.uint64(1)
         mixed = (pair ^ (pair >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(32)
         return int((mixed * (2 * places.astype(np.uint64) + np.uint64(1))).sum(dtype=np.uint64))

@@ -81,7 +81,7 @@ def evaluate(
     check_against(against, [*models, *beside, *(BASELINES if baselines else ())])
     for each in loaded:
         check_vocabulary(each.recommender.vocabulary, opened.vocabulary, each.path, corpus)
-    write = None if page is None else _page_writer(page, loaded, opened)
+    write = None if page is None else _page_writer(page, loaded, opened, alone=alone)
     for each in loaded:
         click.echo(f"evaluating {each.name} on the {split} split of {corpus}", err=True)
         _warn_if_trained_on(each.recommender, opened, split)
@@ -131,7 +131,7 @@ def check_against(against: str | None, names: Sequence[str]) -> None:
         raise InputError(f"--against {against!r} is the only model: add --baselines or another artifact")
 
 
-def _page_writer(folder: Path, loaded: Sequence[Artifact], corpus: Corpus) -> Callable[[Report], None]:
+def _page_writer(folder: Path, loaded: Sequence[Artifact], corpus: Corpus, *, alone: bool) -> Callable[[Report], None]:
     """Everything that can go wrong with a page goes wrong now, not after the evaluation."""
     from .page import write  # brings matplotlib, which no other evaluation needs
 
@@ -140,6 +140,10 @@ def _page_writer(folder: Path, loaded: Sequence[Artifact], corpus: Corpus) -> Ca
     except OSError as error:
         raise InputError(f"--report {folder} cannot be made: {error.strerror}. Give a folder to write to") from error
     histories = [read_history(each) for each in loaded]
+    if alone:  # the same training, drawn once
+        blended = [isinstance(each.recommender.scorer, BlendScorer) for each in loaded]
+        whole = [history for history, has_neighbours in zip(histories, blended, strict=True) if has_neighbours]
+        histories += [one._replace(artifact=f"{one.artifact} alone", epochs=(), chosen=None) for one in whole]
     return lambda report: write(folder, report, histories, corpus)
 
 

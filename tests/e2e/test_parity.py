@@ -26,11 +26,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(scope="module", params=["false", "true"], ids=["alone", "neighbours"])
+def trained(request, tmp_path_factory):
     """A corpus of simulated clicks and the folder of an artifact trained on it."""
     folder = tmp_path_factory.mktemp("parity")
-    recipe = load_recipe("demo", SMALL)
+    recipe = load_recipe("demo", [*SMALL, f"training.neighbours={request.param}"])
     prepare(recipe, [], folder / "corpus")
     corpus = Corpus.open(folder / "corpus")
     train(recipe, corpus, folder / "artifacts")

@@ -36,6 +36,23 @@ def test_an_item_lists_its_sessions_the_latest_first(sessions):
         assert index.sessions_at[span].tolist() == last
 
 
+@given(SESSIONS)
+def test_an_index_fits_its_own_catalogue_and_no_other(sessions):
+    index = index_of(sessions)
+    assert index.fits(7)
+    assert not index.fits(6)
+    assert not index.fits(8)
+
+
+@given(SESSIONS, st.sampled_from(["clicked_at", "sessions_at", "clicked", "sessions"]), st.data())
+def test_directions_that_disagree_do_not_fit(sessions, name, data):
+    index = index_of(sessions)
+    array = getattr(index, name).copy()
+    place = data.draw(st.integers(0, len(array) - 1))
+    array[place] = (array[place] + 1) % (index.num_sessions if name == "sessions" else 7)
+    assert index._replace(**{name: array}).fits(7) == (array[place] == getattr(index, name)[place])
+
+
 def test_spans_lie_end_to_end():
     assert spans(np.array([7, 2, 0]), np.array([2, 0, 3])).tolist() == [7, 8, 0, 1, 2]
     assert spans(np.array([], dtype=np.int64), np.array([], dtype=np.int64)).tolist() == []
