@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from srgnn.blend import BlendWeights, Evidence, evidence
-from srgnn.errors import DataError
 from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import SRGNNScorer
@@ -43,16 +42,18 @@ def fit_blend(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, se
     """The most likely weights of a choice among the model's best items and those with evidence.
 
     A conditional logit (McFadden 1974): convex, so it has one answer. Its prior, a standard normal for each weight,
-    matters for a few hundred examples and not for thousands. Next clicks that are not among the items tell nothing.
-    Raises DataError where no example tells anything.
+    matters for a few hundred examples and not for thousands. Next clicks that are not among the items tell nothing;
+    where none does, neighbours count nothing.
     """
     drawn = np.random.default_rng(seed).permutation(len(examples))[:EXAMPLES]
     choices = _choices(model, neighbours, examples, np.sort(drawn))
+    if choices is None:
+        return BlendWeights()
     weights = _most_likely(choices)
     return BlendWeights(*(weights[1:] / max(weights[0], MODEL_AT_LEAST)).tolist())
 
 
-def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, indices: IntArray) -> _Choices:
+def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, indices: IntArray) -> _Choices | None:
     items, features, sizes, chosen, place = model.catalogue.matrix.numpy(), [], [], [], 0
     with progress("  blend", len(indices)) as advance:
         for start in range(0, len(indices), BATCH):
@@ -72,10 +73,7 @@ def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, ind
                 place += len(among)
             advance(len(part))
     if not chosen:
-        raise DataError(
-            "no validation click is among the model's best items or those of neighbours, so training.neighbours has "
-            "nothing to learn from: train without it, or prepare with a larger data.validation_share"
-        )
+        return None
     return _Choices(np.concatenate(features), np.repeat(np.arange(len(sizes)), sizes), np.array(chosen))
 
 
