@@ -274,11 +274,6 @@ def _new_run(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
     if not corpus.train.num_examples:
         raise DataError(f"{corpus.path} has no training examples: prepare a log with sessions of two clicks or more")
     torch.manual_seed(recipe.training.seed)
-    if recipe.training.neighbours and not corpus.validation.num_examples:
-        raise ConfigError(
-            f"training.neighbours = true needs validation sessions to learn how much they count, and {corpus.path} has "
-            "none: prepare it with data.validation_share above 0, or set training.neighbours=false"
-        )
     model = SRGNN(recipe.model, len(corpus.vocabulary), recipe.rules.max_length).to(device)
     return Run(recipe, model, _optimizers(model, recipe.training), corpus.fingerprint)
 
@@ -298,7 +293,17 @@ def _optimizers(model: SRGNN, config: TrainingConfig) -> list[torch.optim.Optimi
 
 
 def _add_neighbours(run: Run, corpus: Corpus) -> None:
-    """Fit what the neighbours' votes count beside the chosen model, on the sessions that chose it."""
+    """Fit what the neighbours' votes count beside the chosen model, on the sessions that chose it.
+
+    Without such sessions they are left out: a small log that the default recipe takes is no reason to stop.
+    """
+    if not corpus.validation.num_examples:
+        click.echo(
+            f"neighbours are left out: {corpus.path} has no validation sessions to say how much they count. Prepare it "
+            "with a larger data.validation_share to have them",
+            err=True,
+        )
+        return
     run.model.load_state_dict(run.best)
     run.model.eval()
     servable = np.bincount(corpus.train.items, minlength=run.model.num_items) > 0

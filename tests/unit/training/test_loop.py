@@ -171,11 +171,12 @@ def test_neighbours_do_not_change_the_model(corpus, tmp_path):
     assert weights(tmp_path / "with") == weights(tmp_path / "without")
 
 
-def test_neighbours_without_validation_are_refused_before_the_work(corpus, tmp_path):
+def test_neighbours_without_validation_are_left_out_and_that_is_said(corpus, tmp_path, capsys):
     splits = [corpus.train, split_of([]), corpus.test]
     bare = write_corpus(tmp_path / "bare", corpus.vocabulary, *splits, {"protocol": "strict"})
-    with pytest.raises(ConfigError, match="needs validation sessions"):
-        loop.train(recipe("training.neighbours=true"), bare, tmp_path / "out")
+    loop.train(recipe("training.neighbours=true", "training.epochs=1"), bare, tmp_path / "out")
+    assert "neighbours are left out" in capsys.readouterr().err
+    assert "blend" not in artifact.load(tmp_path / "out").manifest
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_training(corpus, tmp_path, monkeypatch):
