@@ -11,6 +11,7 @@ from contextlib import (
     contextmanager,
 )
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -87,18 +88,23 @@ def tiny_recommender() -> Recommender:
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, saved: the folder that holds LATEST."""
-    directory = tmp_path_factory.mktemp("artifacts")
-    vocabulary = tiny_vocabulary()
+    ids = tiny_vocabulary().ids
+    return save_tiny(tmp_path_factory.mktemp("artifacts"), [ids[:3], ids[-4:]])
+
+
+def save_tiny(directory: Path, probe_histories: list[list[str]], **neighbours: Any) -> Path:
+    """``directory``, with the untrained SR-GNN over 40 items in it."""
     artifact.save(
         directory,
         dataset="tiny",
         model=tiny_model(),
         rules=TINY_RULES,
-        vocabulary=vocabulary,
+        vocabulary=tiny_vocabulary(),
         fallback=tiny_fallback(),
-        probe_histories=[vocabulary.ids[:3], vocabulary.ids[-4:]],
+        probe_histories=probe_histories,
         provenance={},
         metrics={},
+        **neighbours,
     )
     return directory
 
@@ -113,21 +119,9 @@ def tiny_neighbours() -> Neighbours:
 @pytest.fixture(scope="session")
 def blended_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with neighbours."""
-    directory, vocabulary = tmp_path_factory.mktemp("blended"), tiny_vocabulary()
-    artifact.save(
-        directory,
-        dataset="tiny",
-        model=tiny_model(),
-        rules=TINY_RULES,
-        vocabulary=vocabulary,
-        fallback=tiny_fallback(),
-        probe_histories=[vocabulary.ids[start : start + 3] for start in range(15)],
-        provenance={},
-        metrics={},
-        neighbours=tiny_neighbours(),
-        blend=BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3),
-    )
-    return directory
+    ids, blend = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3)
+    histories = [ids[start : start + 3] for start in range(15)]
+    return save_tiny(tmp_path_factory.mktemp("blended"), histories, neighbours=tiny_neighbours(), blend=blend)
 
 
 @pytest.fixture(scope="session")
