@@ -125,7 +125,7 @@ class Neighbours:
 def last_clicks(sequence: IntArray) -> tuple[IntArray, IntArray]:
     """The distinct items of a sequence in the order of their last clicks, and the ages of these clicks: two [n]."""
     places: dict[int, int] = {}
-    for place, row in enumerate(sequence.tolist()):  # a few clicks: ten times as fast as sorting them with numpy
+    for place, row in enumerate(sequence.tolist()):  # a few clicks: not worth a sort in numpy
         places.pop(row, None)
         places[row] = place
     rows = np.fromiter(places, np.int64, len(places))

@@ -109,12 +109,8 @@ def _most_likely(choices: _Choices) -> npt.NDArray[np.float64]:
     return weights.detach().double().numpy()
 
 
-def describe(weights: BlendWeights) -> str:
-    """One line of it."""
-    return ", ".join(f"{name} {value:+.2f}" for name, value in vars(weights).items())
-
-
 def announce(weights: BlendWeights, alone: dict[str, float], blended: dict[str, float]) -> None:
     """What it brought on validation, on stderr."""
     gains = ", ".join(f"{name} {alone[name]:.4f} -> {value:.4f}" for name, value in blended.items())
-    click.echo(f"neighbours: {gains} ({describe(weights)})", err=True)
+    parts = ", ".join(f"{name} {value:+.2f}" for name, value in vars(weights).items())
+    click.echo(f"neighbours: {gains} ({parts})", err=True)

@@ -78,9 +78,7 @@ class TrainingConfig:
     negatives: int = 0  # items drawn as negatives for a step; 0, or no fewer than there are items: all of them
     seed: int = 1
     patience: int = 3  # epochs without a better validation score before training stops
-    neighbours: bool = (
-        False  # add the votes of similar past sessions to scores, for what validation says they are worth
-    )
+    neighbours: bool = False  # add votes of similar past sessions to scores, weighted by what validation says
     refit: bool = False  # train again on train + validation for the chosen number of epochs
 
 
