@@ -33,11 +33,13 @@ from srgnn import catalogue as module
 from srgnn.ann import IVF
 from srgnn.batch import read_text
 from srgnn.catalogue import Catalogue
+from srgnn.compiled import FloatArray, IntArray
 from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
 from srgnn.scorer import SRGNNScorer
+from srgnn.selection import Items, Pairs
 from srgnn.sequence import SessionRules
 from training.corpus import Corpus
 from training.examples import Examples
@@ -202,17 +204,17 @@ def compare(subject: Subject, k: int, sessions: int) -> dict[str, Any]:
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """The number of items scored in float64 while the block runs."""
-    before, count = module._exact, [0]
+    before, count = module.best_rows, [0]
 
-    def counting(items: Tensor, vectors: Tensor) -> Tensor:
-        count[0] += len(items)
-        return before(items, vectors)
+    def counting(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[IntArray, FloatArray]:
+        count[0] += len(pairs.rows)
+        return before(items, vectors, pairs, k)
 
-    module._exact = counting
+    module.best_rows = counting
     try:
         yield count
     finally:
-        module._exact = before
+        module.best_rows = before
 
 
 def line(row: dict[str, Any]) -> str:

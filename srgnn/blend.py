@@ -13,15 +13,13 @@ from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .catalogue import Bonus, Ranks, Top
+from .compiled import FloatArray, compiled, offer
 from .errors import ConfigError
-from .neighbours import Neighbours, last_clicks
-from .scorer import Scorer, SRGNNScorer, top_rows
+from .neighbours import Memory, Neighbours, empty_table, last_clicks, slot_of, votes
+from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray
-
-FloatArray = npt.NDArray[np.float64]
 
 MOST_VOTED = 200
 """Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
@@ -56,32 +54,55 @@ class Evidence(NamedTuple):
     """What a session says about some items, besides what the model makes of it."""
 
     rows: IntArray
-    """[n] catalogue rows, rising."""
+    """[n] distinct catalogue rows."""
     features: FloatArray
     """[n, 5], in the order of :class:`BlendWeights`."""
 
 
 def evidence(neighbours: Neighbours, sequence: IntArray) -> Evidence:
     """Of one non-empty sequence of rows, oldest click first."""
-    clicked, ages = last_clicks(sequence)
-    votes = neighbours.votes(sequence)
-    rows, place = np.unique(np.concatenate([clicked, votes.rows]), return_inverse=True)
-    own, voted = place[: len(clicked)], place[len(clicked) :]
-    shares: FloatArray = np.bincount(voted, votes.weights, len(rows)).astype(np.float64)
-    shares /= max(votes.weights.sum(), LEAST)
-    if len(rows) > MOST_VOTED:
-        most = np.zeros(len(rows), bool)
-        most[top_rows(shares, MOST_VOTED)] = True
-        shares[~most] = 0.0
-        most[own] = True
-        rows, shares, own = rows[most], shares[most], (np.cumsum(most) - 1)[own]
-    features = np.zeros((len(rows), 5))
-    features[:, 0] = np.log1p(shares / SHARE_UNIT)
-    features[own, 1] = 1.0
-    features[own, 2] = np.log1p(ages)
-    features[own, 3] = np.log((sequence == clicked[:, None]).sum(axis=1))
-    features[own, 4] = ages == 0
-    return Evidence(rows, features)
+    return Evidence(*_evidence(neighbours.memory, sequence))
+
+
+@compiled
+def _evidence(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
+    voted, sums = votes(memory, sequence)
+    clicked, ages, times = last_clicks(sequence)
+    total = 0.0
+    size = min(len(voted), MOST_VOTED)
+    best, most_voted = np.empty(size), np.empty(size, np.int64)
+    held = 0
+    for i in range(len(voted)):
+        total += sums[i]
+        held = offer(best, most_voted, held, sums[i], voted[i])
+    rows = np.empty(size + len(clicked), np.int64)
+    table = empty_table(len(rows))
+    for i in range(size):
+        rows[i], table[slot_of(table, rows, most_voted[i])] = most_voted[i], i
+    found = size
+    for row in clicked:
+        slot = slot_of(table, rows, row)
+        if table[slot] < 0:
+            rows[found], table[slot] = row, found
+            found += 1
+    features = np.zeros((found, 5))
+    for i in range(size):
+        features[i, 0] = np.log1p(best[i] / max(total, LEAST) / SHARE_UNIT)
+    for i in range(len(clicked)):
+        own = features[table[slot_of(table, rows, clicked[i])]]
+        own[1], own[2], own[3], own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
+    return rows[:found], features
+
+
+@compiled
+def _bonus(memory: Memory, weights: FloatArray, sequence: IntArray) -> tuple[IntArray, FloatArray]:
+    """Rows [n], and the weighted sum of their features [n]."""
+    rows, features = _evidence(memory, sequence)
+    scores = np.zeros(len(rows))
+    for i in range(len(rows)):
+        for j in range(len(weights)):
+            scores[i] += weights[j] * features[i, j]
+    return rows, scores
 
 
 def model_of(scorer: Scorer) -> SRGNNScorer:
@@ -124,6 +145,5 @@ class BlendScorer:
         return self.model.attention(sequence)
 
     def _bonuses(self, sequences: Sequence[IntArray]) -> list[Bonus]:
-        found = (evidence(self.neighbours, sequence) for sequence in sequences)
-        # not a matrix product: that one may round a row differently among other rows
-        return [Bonus(rows, (features * self._vector).sum(axis=1)) for rows, features in found]
+        memory = self.neighbours.memory
+        return [Bonus(*_bonus(memory, self._vector, sequence)) for sequence in sequences]

@@ -8,22 +8,27 @@ float64; ties break by catalogue row. ``-inf`` marks items that may not be answe
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .compiled import FloatArray, IntArray
 from .errors import InputError
-from .scan import GROUP, Float32Scan, FloatArray, Quantised, Query, Scan, choose_scan, num_groups
-from .sequence import IntArray
+from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
+from .selection import Block, Floors, Pairs, best_rows, exact_scores, forbid, within_reach
 
 SESSIONS_AT_ONCE = 64
 SCORES_AT_ONCE = 1 << 22
 """Rough scores held at once, 16 MiB. More leave the cache; fewer mean more blocks for each batch."""
-EXACT_ROWS_AT_ONCE = 1 << 15
-"""Items scored in float64 at once; more are within reach only where masses of items tie."""
+
+
+_LOWEST_OF: dict[torch.dtype, float] = {torch.int32: np.iinfo(np.int32).min, torch.float32: -np.inf}
+"""What marks an item that may not be answered among unscaled scores."""
+
+_NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 class Top(NamedTuple):
@@ -53,23 +58,6 @@ class Bonus(NamedTuple):
     """[n]."""
 
 
-class _Pairs(NamedTuple):
-    """M pairs of a session in the batch and a catalogue row."""
-
-    sessions: IntArray
-    """[M]."""
-    rows: IntArray
-    """[M]."""
-
-
-class _Bonuses(NamedTuple):
-    """The bonuses of a batch of sessions, end to end."""
-
-    pairs: _Pairs
-    scores: FloatArray
-    """[M]."""
-
-
 class Index(Protocol):
     """Names the items within reach without a scan, not all of them for certain: for catalogues too large to scan."""
 
@@ -97,6 +85,7 @@ class Catalogue:
         self.index = index
         self._quantised = quantised
         self._servable = self.servable.numpy()
+        self._items = self.matrix.numpy()
         self._banned = np.flatnonzero(~self._servable)
         past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
         self._unanswerable = np.concatenate([self._banned, past_the_last])  # rising
@@ -134,16 +123,11 @@ class Catalogue:
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
             left_out = exclude[part] if exclude is not None else None
-            if bonuses is None:
-                found.append(self._best(vectors[part], self._reach(vectors[part], k, left_out), k))
-                continue
-            extra = self._countable(bonuses[part], left_out)
-            known = [bonus.rows for bonus in extra]
-            if left_out is not None:
-                known = [np.concatenate(pair) for pair in zip(known, left_out, strict=True)]
-            found.append(self._best(vectors[part], self._reach(vectors[part], k, known), k, _end_to_end(extra)))
+            extra = _added(bonuses[part] if bonuses is not None else None)
+            reach = self._reach(vectors[part], k, left_out, extra)
+            found.append(best_rows(self._items, vectors[part].numpy(), reach, k))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return Top(rows, scores)
+        return Top(rows, scores.astype(np.float32))
 
     def ranks(self, vectors: Tensor, targets: IntArray, bonuses: Sequence[Bonus] | None = None) -> Ranks:
         """Rank of ``targets`` [B] for session vectors float64 [B, d]; ``bonuses`` as in :meth:`top_k`.
@@ -155,101 +139,59 @@ class Catalogue:
         found = []
         for start in range(0, len(vectors), size):
             part = slice(start, start + size)
-            extra = self._countable(bonuses[part], None) if bonuses is not None else []
-            found.append(self._ranks_of_block(vectors[part], wanted[part], _end_to_end(extra)))
+            extra = _added(bonuses[part] if bonuses is not None else None)
+            found.append(self._ranks_of_block(vectors[part], wanted[part], self._answerable(extra)))
         rank, ties = zip(*found, strict=True)
         return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
 
-    def _countable(self, bonuses: Sequence[Bonus], left_out: Sequence[IntArray] | None) -> list[Bonus]:
+    def _answerable(self, pairs: Pairs, left_out: Pairs = _NO_PAIRS) -> Pairs:
         """Without the items that may not be answered, at all or in this answer."""
-        countable = []
-        for i, bonus in enumerate(bonuses):
-            kept = self._servable[bonus.rows]
-            if left_out is not None and len(left_out[i]):
-                kept &= ~np.isin(bonus.rows, left_out[i])
-            countable.append(Bonus(bonus.rows[kept], bonus.scores[kept]))
-        return countable
+        kept = self._servable[pairs.rows]
+        if len(left_out.rows):
+            places, banned = (each.sessions * self.num_items + each.rows for each in (pairs, left_out))
+            kept &= ~np.isin(places, banned)
+        return Pairs(*(values[kept] for values in pairs))
 
-    def _reach(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None) -> _Pairs:
+    def _reach(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Pairs:
         """What may be among the best k of each session; without an index, for certain."""
-        if self.index:
-            return _Pairs(*self.index.near(vectors, k, left_out))
-        return self._within_reach(vectors, k, _pairs(left_out) if left_out is not None else _NO_PAIRS)
+        if self.index is None:
+            return self._within_reach(vectors, k, _left_out(left_out), bonuses)
+        answerable = self._answerable(bonuses, _left_out(left_out))
+        known = [answerable.rows[answerable.sessions == i] for i in range(len(vectors))]
+        if left_out is not None:
+            known = [np.concatenate(pair) for pair in zip(known, left_out, strict=True)]
+        near = self.index.near(vectors, k, known)
+        return _concatenated([Pairs(*near, np.zeros(len(near[0]))), answerable])
 
-    def _within_reach(self, vectors: Tensor, k: int, excluded: _Pairs) -> _Pairs:
-        """Every item that may be among the best k of its session.
-
-        The best item of a group scores at least its rough score less the error, and no item more than its rough score
-        plus the error. So the k-th largest of the former is a floor that the best k do not fall below.
-        """
+    def _within_reach(self, vectors: Tensor, k: int, excluded: Pairs, bonuses: Pairs) -> Pairs:
+        """Every item that may be among the best k of its session (:func:`srgnn.selection.within_reach`)."""
         query = self.scan.query(vectors)
-        largest = torch.full((len(vectors), k), -torch.inf, dtype=torch.float64)  # [b, k] of all lower bounds so far
+        floors = Floors.empty(len(vectors), k)
         found = []
         for block in self._blocks(len(vectors)):
-            rough = self._rough(query, block, excluded)  # [b, G, GROUP]
-            scales, error = self.scan.scales(block), self.scan.error(query, block)  # [G], [b, G]
-            best = _scaled(rough.amax(dim=2).numpy(), scales)  # [b, G]
-            if best.shape[1] >= k:
-                lower = best - error
-            else:  # the bounds of all items instead: [b, G * GROUP]
-                lower = (_scaled(rough.numpy(), scales[:, None]) - error[:, :, None]).reshape(len(vectors), -1)
-            largest = torch.cat([largest, torch.from_numpy(lower)], dim=1).topk(k, dim=1).values
-            floor = largest[:, -1:].numpy().clip(min=LOWEST)  # [b, 1]; -inf never reaches it
-            sessions, groups = _places(best + error >= floor)
-            inside = _scaled(rough.numpy()[sessions, groups], scales[groups, None])  # [g, GROUP]
-            those, places = _places(inside + error[sessions, groups, None] >= floor[sessions])
-            found.append(_Pairs(sessions[those], (block.start + groups[those]) * GROUP + places))
-        return _Pairs(*map(np.concatenate, zip(*found, strict=True)))
+            rough = self.scan.rough(query, block)  # [b, G, GROUP]
+            low, first_row = _LOWEST_OF[rough.dtype], block.start * GROUP
+            forbid(rough.numpy(), first_row, self._unanswerable, excluded, low)
+            best = rough.amax(dim=2).numpy()
+            error = self.scan.error(query, block)
+            scored = Block(rough.numpy(), best, self.scan.scales(block), error, first_row, low)
+            found.append(Pairs(*within_reach(scored, bonuses, query.unit, floors)))
+        return _concatenated(found)
 
     def _blocks(self, sessions: int) -> Iterator[slice]:
         """Groups to score at once for so many sessions."""
         groups, size = num_groups(self.num_items), max(1, SCORES_AT_ONCE // (GROUP * sessions))
         return (slice(start, min(start + size, groups)) for start in range(0, groups, size))
 
-    def _rough(self, query: Query, block: slice, excluded: _Pairs) -> Tensor:
-        """Unscaled scores of one block, the type's lowest number where there is no answer: [b, G, GROUP]."""
-        start, stop = block.start * GROUP, block.stop * GROUP
-        rough = self.scan.rough(query, block)
-        flat = rough.view(len(rough), -1)
-        first, last = np.searchsorted(self._unanswerable, (start, stop))
-        flat.index_fill_(1, torch.from_numpy(self._unanswerable[first:last] - start), _lowest(rough))
-        if len(excluded.rows):
-            inside = (excluded.rows >= start) & (excluded.rows < stop)
-            flat.numpy()[excluded.sessions[inside], excluded.rows[inside] - start] = _lowest(rough)
-        return rough
-
-    def _best(
-        self, vectors: Tensor, reach: _Pairs, k: int, bonuses: _Bonuses | None = None
-    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """The k best of those within reach and those with a bonus, by (exact score falling, row rising)."""
-        sessions, rows = reach
-        if bonuses is not None:
-            sessions, rows = (np.concatenate(pair) for pair in zip(reach, bonuses.pairs, strict=True))
-        parts = [slice(start, start + EXACT_ROWS_AT_ONCE) for start in range(0, len(rows), EXACT_ROWS_AT_ONCE)]
-        items, v = self.matrix.numpy(), vectors.numpy()
-        exact = [_exact(items[rows[part]], v[sessions[part]]) for part in parts]
-        scores = np.concatenate([np.empty(0), *exact])
-        if bonuses is not None:
-            scores[len(reach.rows) :] += bonuses.scores
-        order = np.lexsort((rows, -scores, sessions))
-        counts = np.bincount(sessions, minlength=len(vectors))
-        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept, place = order[place < k], place[place < k]
-        top_rows = np.full((len(vectors), k), -1)
-        top_scores = np.full((len(vectors), k), -np.inf, np.float32)
-        top_rows[sessions[kept], place] = rows[kept]
-        top_scores[sessions[kept], place] = scores[kept]
-        return top_rows, top_scores
-
-    def _ranks_of_block(self, vectors: Tensor, targets: Tensor, bonuses: _Bonuses) -> tuple[Tensor, Tensor]:
+    def _ranks_of_block(self, vectors: Tensor, targets: Tensor, bonuses: Pairs) -> tuple[Tensor, Tensor]:
         query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
         scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
         scores.index_fill_(1, torch.from_numpy(self._banned), -torch.inf)
-        items, v = self.matrix.numpy(), vectors.numpy()
-        exact_own = _exact(items[targets.numpy()], v)  # [b]
-        sessions, rows = bonuses.pairs
+        items, v = self._items, vectors.numpy()
+        exact_own = exact_scores(items, targets.numpy(), v, np.arange(len(v)))  # [b]
+        sessions, rows, added = bonuses
         scores.numpy()[sessions, rows] = -np.inf  # counted by themselves, exactly
-        with_bonus = _exact(items[rows], v[sessions]) + bonuses.scores  # [M]
+        with_bonus = exact_scores(items, rows, v, sessions) + added  # [M]
         is_target = rows == targets.numpy()[sessions]
         exact_own[sessions[is_target]] = with_bonus[is_target]
         counted_already = np.bincount(sessions[is_target], minlength=len(v))  # [b]: 1 for a target with a bonus
@@ -262,7 +204,7 @@ class Catalogue:
         between = (from_low - above).numpy()
         for i in np.flatnonzero(between > 1 - counted_already).tolist():
             near = np.flatnonzero(((scores[i] >= low[i]) & (scores[i] <= high[i])).numpy())
-            exact, target = _exact(items[near], v[i]), float(exact_own[i])
+            exact, target = exact_scores(items, near, v, np.full_like(near, i)), float(exact_own[i])
             rank[i] = above[i] + int((exact >= target).sum()) + int(counted_already[i])
             tied[i] = int((exact == target).sum()) + int(counted_already[i])
         others = ~is_target
@@ -276,55 +218,27 @@ class Catalogue:
         return rank, tied - 1
 
 
-_NO_PAIRS = _Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-def _pairs(exclude: Sequence[IntArray]) -> _Pairs:
-    sessions = np.repeat(np.arange(len(exclude)), [len(rows) for rows in exclude])
-    if not len(sessions):
+def _left_out(exclude: Sequence[IntArray] | None) -> Pairs:
+    if exclude is None or not any(map(len, exclude)):
         return _NO_PAIRS
-    return _Pairs(sessions, np.concatenate(exclude))
+    rows = np.concatenate(exclude)
+    return Pairs(np.repeat(np.arange(len(exclude)), [len(part) for part in exclude]), rows, np.zeros(len(rows)))
 
 
-def _end_to_end(bonuses: Sequence[Bonus]) -> _Bonuses:
-    pairs = _pairs([bonus.rows for bonus in bonuses])
-    return _Bonuses(pairs, np.concatenate([np.empty(0), *(bonus.scores for bonus in bonuses)]))
+def _added(bonuses: Sequence[Bonus] | None) -> Pairs:
+    if bonuses is None:
+        return _NO_PAIRS
+    sessions = np.repeat(np.arange(len(bonuses)), [len(bonus.rows) for bonus in bonuses])
+    rows, scores = (np.concatenate(parts) for parts in zip(*bonuses, strict=True))
+    return Pairs(sessions, rows, scores)
 
 
-def _exact(items: npt.NDArray[np.float32], vectors: FloatArray) -> FloatArray:
-    """Float64 products of items [n, d] and vectors [n, d] or [d]: [n].
-
-    Not a matrix product: that one rounds a row differently at the end of a block, and equal items would not tie.
-    """
-    products: FloatArray = (items * vectors).sum(axis=1)  # float32 times float64 is float64
-    return products
+def _concatenated(parts: Sequence[Pairs]) -> Pairs:
+    if len(parts) == 1:
+        return parts[0]
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _count(flags: Tensor) -> Tensor:
     """True entries a row of bool [b, V]: int64 [b]. Summing into int64 at once takes twenty times as long."""
     return flags.sum(1, dtype=torch.int32).long()
-
-
-def _scaled(rough: npt.NDArray[np.int32] | npt.NDArray[np.float32], scales: FloatArray) -> FloatArray:
-    """Scores of unscaled ones, ``-inf`` where there is no answer."""
-    scores: FloatArray = rough * scales
-    scores[rough == _LOWEST_OF[rough.dtype]] = -np.inf
-    return scores
-
-
-def _places(flags: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """``np.nonzero`` of a matrix, in a fifth of its time."""
-    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
-    return rows, columns
-
-
-def _lowest(rough: Tensor) -> float:
-    return _LOWEST_OF[rough.numpy().dtype]
-
-
-_LOWEST_OF: dict[np.dtype[Any], float] = {
-    np.dtype(np.int32): np.iinfo(np.int32).min,
-    np.dtype(np.float32): -np.inf,
-}
-"""What marks an item that may not be answered among unscaled scores."""
-LOWEST = float(np.finfo(np.float64).min)

@@ -62,6 +62,8 @@ class Query(NamedTuple):
     """float64 [b, 1]: length of ``vectors``."""
     residual: FloatArray
     """float64 [b, 1]: length of what rounding took from them."""
+    unit: FloatArray
+    """float64 [b]: what rough scores times their scales are to be multiplied with for scores of the model."""
 
 
 class Scan(Protocol):
@@ -126,7 +128,7 @@ class Float32Scan:
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
         length = _lengths(vectors.numpy())
-        return Query(vectors.float(), length, np.zeros_like(length))
+        return Query(vectors.float(), length, np.zeros_like(length), np.ones(len(length)))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
@@ -163,9 +165,11 @@ class Int8Scan:
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
         v = vectors.numpy()
-        scaled = v / np.maximum(np.abs(v).max(axis=1, keepdims=True) / 127.0, 1e-300)  # v / s
+        unit = np.maximum(np.abs(v).max(axis=1, keepdims=True) / 127.0, 1e-300)  # s
+        scaled = v / unit
         rounded = np.rint(scaled)  # q
-        return Query(torch.from_numpy(rounded.astype(np.int8)), _lengths(rounded), _lengths(scaled - rounded))
+        codes = torch.from_numpy(rounded.astype(np.int8))
+        return Query(codes, _lengths(rounded), _lengths(scaled - rounded), unit[:, 0])
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""

@@ -30,7 +30,6 @@ def told(sessions, sequence, **options):
 
 def test_votes_count_by_their_share():
     found = told([[0, 5], [0, 6], [0, 5]], [0])
-    assert list(found) == [0, 5, 6]
     shares = {0: 3 / 6, 5: 2 / 6, 6: 1 / 6}
     assert {row: each[VOTES] for row, each in found.items()} == pytest.approx(
         {row: math.log1p(share / SHARE_UNIT) for row, share in shares.items()}
@@ -62,10 +61,10 @@ def test_of_many_voted_items_the_most_voted_count_and_clicks_stay():
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9), st.data())
-def test_rows_rise_and_shares_add_up(sessions, data):
+def test_rows_are_distinct_and_shares_add_up(sessions, data):
     sequence = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=6))
     found = evidence(neighbours(sessions), np.array(sequence))
-    assert (np.diff(found.rows) > 0).all()
+    assert len(set(found.rows.tolist())) == len(found.rows)
     assert set(sequence) <= set(found.rows.tolist())
     total = (np.expm1(found.features[:, VOTES]) * SHARE_UNIT).sum()
     assert total == pytest.approx(1 if set(sequence) & {row for session in sessions for row in session} else 0)

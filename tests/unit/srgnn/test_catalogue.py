@@ -132,8 +132,13 @@ def test_both_scans_give_the_same_bits(scan):
 def test_few_items_are_scored_exactly(scan, monkeypatch):
     matrix, servable, vectors = make(num_items=20_000, width=64, sessions=1)
     exact_rows = []
-    before = module._exact
-    monkeypatch.setattr(module, "_exact", lambda items, *args: exact_rows.append(len(items)) or before(items, *args))
+    before = module.best_rows
+
+    def counting(items, vectors, pairs, k):
+        exact_rows.append(len(pairs.rows))
+        return before(items, vectors, pairs, k)
+
+    monkeypatch.setattr(module, "best_rows", counting)
     catalogue(matrix, servable, scan).top_k(vectors, 20)
     assert 20 <= sum(exact_rows) < 400
 
@@ -145,7 +150,6 @@ def test_blocks_do_not_change_answers(scan, monkeypatch):
     whole = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
     monkeypatch.setattr(module, "SCORES_AT_ONCE", 200)  # two groups of three sessions
     monkeypatch.setattr(module, "SESSIONS_AT_ONCE", 3)
-    monkeypatch.setattr(module, "EXACT_ROWS_AT_ONCE", 10)
     parts = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
     assert whole.rows.tolist() == parts.rows.tolist()
     assert whole.scores.tolist() == parts.scores.tolist()

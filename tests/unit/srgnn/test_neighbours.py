@@ -116,10 +116,11 @@ def test_votes_agree_with_three_loops(sessions, sequence):
     assert votes(sessions, weights, sequence) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_last_clicks_are_in_their_order_with_their_ages():
-    rows, ages = last_clicks(np.array([4, 2, 4, 7, 2]))
+def test_last_clicks_are_in_their_order_with_ages_and_numbers():
+    rows, ages, times = last_clicks(np.array([4, 2, 4, 7, 2]))
     assert rows.tolist() == [4, 7, 2]
     assert ages.tolist() == [2, 1, 0]
+    assert times.tolist() == [2, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srgnn.compiled import offer, order
+
+ENTRIES = st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), st.integers(0, 5)), max_size=30)
+
+
+@given(ENTRIES, st.integers(0, 8))
+def test_the_best_entries_are_held_and_sorted(entries, size):
+    values, keys = np.empty(size), np.empty(size, np.int64)
+    held = 0
+    for value, key in entries:
+        held = offer(values, keys, held, value, key)
+        if held:
+            assert (-values[0], keys[0]) == max(zip(-values[:held], keys[:held], strict=True))
+    order(values, keys, held)
+    best = sorted(entries, key=lambda entry: (-entry[0], entry[1]))[:size]
+    assert list(zip(values[:held].tolist(), keys[:held].tolist(), strict=True)) == best
