@@ -33,13 +33,12 @@ from srgnn import catalogue as module
 from srgnn.ann import IVF
 from srgnn.batch import read_text
 from srgnn.catalogue import Catalogue
-from srgnn.compiled import FloatArray, IntArray
 from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
+from srgnn.loops import FloatArray, IntArray, Items, Pairs
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
 from srgnn.scorer import SRGNNScorer
-from srgnn.selection import Items, Pairs
 from srgnn.sequence import SessionRules
 from training.corpus import Corpus
 from training.examples import Examples

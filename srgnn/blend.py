@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import loops
 from .catalogue import Bonus, Ranks, Top
-from .compiled import FloatArray, compiled, offer
 from .errors import ConfigError
-from .neighbours import Memory, Neighbours, empty_table, last_clicks, slot_of, votes
+from .loops import FloatArray, bonus
+from .neighbours import Neighbours
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray
 
@@ -25,8 +26,6 @@ MOST_VOTED = 200
 """Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
 SHARE_UNIT = 1e-3
 """Share of all votes that counts as little: more than that counts by its logarithm, less in proportion."""
-LEAST = float(np.finfo(np.float64).tiny)
-"""All votes weigh nothing where every session holds what they are for."""
 
 
 @dataclass(frozen=True)
@@ -61,48 +60,7 @@ class Evidence(NamedTuple):
 
 def evidence(neighbours: Neighbours, sequence: IntArray) -> Evidence:
     """Of one non-empty sequence of rows, oldest click first."""
-    return Evidence(*_evidence(neighbours.memory, sequence))
-
-
-@compiled
-def _evidence(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
-    voted, sums = votes(memory, sequence)
-    clicked, ages, times = last_clicks(sequence)
-    total = 0.0
-    size = min(len(voted), MOST_VOTED)
-    best, most_voted = np.empty(size), np.empty(size, np.int64)
-    held = 0
-    for i in range(len(voted)):
-        total += sums[i]
-        held = offer(best, most_voted, held, sums[i], voted[i])
-    rows = np.empty(size + len(clicked), np.int64)
-    table = empty_table(len(rows))
-    for i in range(size):
-        rows[i], table[slot_of(table, rows, most_voted[i])] = most_voted[i], i
-    found = size
-    for row in clicked:
-        slot = slot_of(table, rows, row)
-        if table[slot] < 0:
-            rows[found], table[slot] = row, found
-            found += 1
-    features = np.zeros((found, 5))
-    for i in range(size):
-        features[i, 0] = np.log1p(best[i] / max(total, LEAST) / SHARE_UNIT)
-    for i in range(len(clicked)):
-        own = features[table[slot_of(table, rows, clicked[i])]]
-        own[1], own[2], own[3], own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
-    return rows[:found], features
-
-
-@compiled
-def _bonus(memory: Memory, weights: FloatArray, sequence: IntArray) -> tuple[IntArray, FloatArray]:
-    """Rows [n], and the weighted sum of their features [n]."""
-    rows, features = _evidence(memory, sequence)
-    scores = np.zeros(len(rows))
-    for i in range(len(rows)):
-        for j in range(len(weights)):
-            scores[i] += weights[j] * features[i, j]
-    return rows, scores
+    return Evidence(*loops.evidence(neighbours.memory, sequence, MOST_VOTED, SHARE_UNIT))
 
 
 def model_of(scorer: Scorer) -> SRGNNScorer:
@@ -146,4 +104,4 @@ class BlendScorer:
 
     def _bonuses(self, sequences: Sequence[IntArray]) -> list[Bonus]:
         memory = self.neighbours.memory
-        return [Bonus(*_bonus(memory, self._vector, sequence)) for sequence in sequences]
+        return [Bonus(*bonus(memory, sequence, MOST_VOTED, SHARE_UNIT, self._vector)) for sequence in sequences]

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .compiled import FloatArray, IntArray
 from .errors import InputError
+from .loops import Block, FloatArray, Floors, IntArray, Pairs, best_rows, exact_scores, forbid, within_reach
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
-from .selection import Block, Floors, Pairs, best_rows, exact_scores, forbid, within_reach
 
 SESSIONS_AT_ONCE = 64
 SCORES_AT_ONCE = 1 << 22
@@ -164,7 +163,7 @@ class Catalogue:
         return _concatenated([Pairs(*near, np.zeros(len(near[0]))), answerable])
 
     def _within_reach(self, vectors: Tensor, k: int, excluded: Pairs, bonuses: Pairs) -> Pairs:
-        """Every item that may be among the best k of its session (:func:`srgnn.selection.within_reach`)."""
+        """Every item that may be among the best k of its session (:func:`srgnn.loops.within_reach`)."""
         query = self.scan.query(vectors)
         floors = Floors.empty(len(vectors), k)
         found = []

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn.errors import ConfigError
-from srgnn.neighbours import STAN, Neighbours, Weights, last_clicks
+from srgnn.loops import last_clicks
+from srgnn.neighbours import STAN, Neighbours, Weights
 from srgnn.session_index import SessionIndex
 from tests.corpora import split_of
 

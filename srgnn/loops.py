@@ -1,0 +1,465 @@
+"""Loops over single numbers, compiled: each would be a hundred calls of numpy on a few numbers.
+
+They let go of the interpreter, and add up in the order in which they are written, on every processor and whatever else
+is in a batch: numba reorders no sum of floats. An argument of a new type (a list instead of an array, int32 instead of
+int64, an array that may be written to instead of a mapped one) compiles a function again, for a second or more; callers
+bring the same types each time.
+
+Compiling all of them takes ten seconds, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
+``__pycache__`` beside this file, else in the user's cache. It looks whether *this* file has changed and at no other,
+which is why all of them are in it and what others know comes as an argument. docs/security.md says what that means.
+
+Shape letters: b sessions, G groups of GROUP rows in a block, M pairs of a session and a row.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from .session_index import SessionIndex
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Items = npt.NDArray[np.float32]
+Rough = npt.NDArray[Any]
+"""int32 or float32: unscaled scores, the type's lowest number where there is no answer."""
+
+BONUS_ROUNDINGS = 2.0**-40
+"""Relative error of adding a bonus in units of its session, with room to spare."""
+
+
+def compiled(function: Function) -> Function:
+    """Compile ``function`` at its first call with each combination of argument types."""
+    try:
+        made: Function = njit(function, nogil=True, error_model="numpy", cache=True)
+    except RuntimeError:  # nowhere to keep it
+        made = njit(function, nogil=True, error_model="numpy")
+    return made
+
+
+# The best of many: a heap.
+
+
+@compiled
+def offer(values: FloatArray, keys: IntArray, held: int, value: float, key: int) -> int:
+    """Offer one entry to the best ``len(values)`` seen so far, of which there are ``held``; how many there are then.
+
+    An entry is better with a larger value, of equal values with the smaller key. The worst is at place 0 (a heap).
+    """
+    if held < len(values):
+        place = held
+        while place > 0:
+            above = (place - 1) // 2
+            if not worse(value, key, values[above], keys[above]):
+                break
+            values[place], keys[place] = values[above], keys[above]
+            place = above
+        values[place], keys[place] = value, key
+        return held + 1
+    if held > 0 and worse(values[0], keys[0], value, key):
+        settle(values, keys, held, value, key)
+    return held
+
+
+@compiled
+def worse(value: float, key: int, than_value: float, than_key: int) -> bool:
+    """Whether one entry is worse than another."""
+    return value < than_value or (value == than_value and key > than_key)
+
+
+@compiled
+def settle(values: FloatArray, keys: IntArray, held: int, value: float, key: int) -> None:
+    """Put an entry in the place of the worst of ``held`` and find the place where it belongs."""
+    place = 0
+    while 2 * place + 1 < held:
+        below = 2 * place + 1
+        if below + 1 < held and worse(values[below + 1], keys[below + 1], values[below], keys[below]):
+            below += 1
+        if not worse(values[below], keys[below], value, key):
+            break
+        values[place], keys[place] = values[below], keys[below]
+        place = below
+    values[place], keys[place] = value, key
+
+
+@compiled
+def order(values: FloatArray, keys: IntArray, held: int) -> None:
+    """Sort the ``held`` entries of :func:`offer`, the best first."""
+    for last in range(held - 1, 0, -1):
+        value, key = values[last], keys[last]
+        values[last], keys[last] = values[0], keys[0]
+        settle(values, keys, last, value, key)
+
+
+# Where a number stands: a hash table.
+
+
+@compiled
+def empty_table(entries: int) -> IntArray:
+    """A hash table with room for so many: where each stands in an array of theirs, -1 for none."""
+    size = 8
+    while size < 2 * entries:
+        size *= 2
+    return np.full(size, -1)
+
+
+@compiled
+def slot_of(table: IntArray, keys: IntArray, key: int | np.int64) -> int:
+    """The slot of ``key``, or the free one where it belongs; ``keys`` are those that the table tells the places of."""
+    slot = int(key) * 0x9E3779B1 & len(table) - 1  # Knuth's multiplier; row and session numbers are below 2 ** 31
+    while table[slot] >= 0 and keys[table[slot]] != key:
+        slot = slot + 1 & len(table) - 1
+    return slot
+
+
+# Similar past sessions (srgnn/neighbours.py).
+
+
+class Memory(NamedTuple):
+    """All that votes are counted from, in the form that compiled loops take."""
+
+    past: SessionIndex
+    item_weight: FloatArray
+    """[V]."""
+    session_weight: FloatArray
+    """[S]."""
+    neighbours: int
+    sample: int
+    linear: bool
+    click_decay: float
+    distance_decay: float
+
+
+@compiled
+def votes(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
+    """Distinct rows [n] in the order they are met, and the sum of the votes for each [n]."""
+    sessions, similarity, shared_at = nearest(memory, sequence)
+    index = memory.past
+    most = 0
+    for session in sessions:
+        most += index.session_starts[session + 1] - index.session_starts[session]
+    table = empty_table(most)
+    rows, sums = np.empty(most, np.int64), np.zeros(most)
+    found = 0
+    for neighbour in range(len(sessions)):
+        session = sessions[neighbour]
+        for click in range(index.session_starts[session], index.session_starts[session + 1]):
+            row = np.int64(index.clicked[click])
+            distance = abs(index.clicked_at[click] - shared_at[neighbour])
+            weight = similarity[neighbour] * memory.item_weight[row] * np.exp(-distance / memory.distance_decay)
+            slot = slot_of(table, rows, row)
+            if table[slot] < 0:
+                table[slot], rows[found] = found, row
+                found += 1
+            sums[table[slot]] += weight
+    return rows[:found], sums[:found]
+
+
+@compiled
+def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+    """The k most similar sessions, how similar they are, and the place of the last shared click in each: [<= k]."""
+    index = memory.past
+    rows, ages, _ = last_clicks(sequence)
+    counts = np.empty(len(rows), np.int64)
+    for i in range(len(rows)):
+        counts[i] = min(memory.sample, index.item_starts[rows[i] + 1] - index.item_starts[rows[i]])
+    most = counts.sum()
+    table = empty_table(most)
+    sessions, similarity = np.empty(most, np.int64), np.zeros(most)
+    shared_at, shared_age = np.empty(most, np.int64), np.empty(most, np.int64)
+    found = 0
+    for i in range(len(rows)):
+        weight = 1.0 - ages[i] / len(sequence) if memory.linear else np.exp(-ages[i] / memory.click_decay)
+        weight *= memory.item_weight[rows[i]]
+        start = index.item_starts[rows[i]]
+        for click in range(start, start + counts[i]):
+            session = np.int64(index.sessions[click])
+            slot = slot_of(table, sessions, session)
+            if table[slot] < 0:
+                table[slot], sessions[found] = found, session
+                found += 1
+            place = table[slot]
+            similarity[place] += weight
+            # of several shared clicks the last one stays: ``rows`` are in the order of their last clicks
+            shared_at[place], shared_age[place] = index.sessions_at[click], ages[i]
+    size = min(found, memory.neighbours)
+    best, chosen = np.empty(size), np.empty(size, np.int64)
+    held = 0
+    for place in range(found):
+        similarity[place] *= memory.session_weight[sessions[place]]
+        if memory.linear:
+            similarity[place] *= max(0.0, 1.0 - shared_age[place] / 10)
+        held = offer(best, chosen, held, similarity[place], sessions[place])
+    last_shared = np.empty(size, np.int64)
+    for i in range(size):
+        last_shared[i] = shared_at[table[slot_of(table, sessions, chosen[i])]]
+    return chosen, best, last_shared
+
+
+@compiled
+def last_clicks(sequence: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """The distinct items of a sequence in the order of their last clicks, the ages of these clicks, and how often each
+    was clicked: three [n]."""
+    rows, ages, times = np.empty_like(sequence), np.empty_like(sequence), np.empty_like(sequence)
+    found = 0
+    for place in range(len(sequence)):
+        row, clicks, again = sequence[place], 0, False
+        for other in range(len(sequence)):
+            if sequence[other] == row:
+                clicks += 1
+                again = again or other > place
+        if not again:
+            rows[found], ages[found], times[found] = row, len(sequence) - 1 - place, clicks
+            found += 1
+    return rows[:found], ages[:found], times[:found]
+
+
+# What a session says about some items (srgnn/blend.py).
+
+
+@compiled
+def evidence(memory: Memory, sequence: IntArray, most_voted: int, share_unit: float) -> tuple[IntArray, FloatArray]:
+    """Rows [n] and their features [n, 5], as srgnn.blend.Evidence tells of them."""
+    voted, sums = votes(memory, sequence)
+    clicked, ages, times = last_clicks(sequence)
+    total = 0.0
+    size = min(len(voted), most_voted)
+    best, chosen = np.empty(size), np.empty(size, np.int64)
+    held = 0
+    for i in range(len(voted)):
+        total += sums[i]
+        held = offer(best, chosen, held, sums[i], voted[i])
+    rows = np.empty(size + len(clicked), np.int64)
+    table = empty_table(len(rows))
+    for i in range(size):
+        rows[i], table[slot_of(table, rows, chosen[i])] = chosen[i], i
+    found = size
+    for row in clicked:
+        slot = slot_of(table, rows, row)
+        if table[slot] < 0:
+            rows[found], table[slot] = row, found
+            found += 1
+    features = np.zeros((found, 5))
+    for i in range(size):
+        share = best[i] / total if total > 0 else 0.0  # votes weigh nothing where every session holds what they are for
+        features[i, 0] = np.log1p(share / share_unit)
+    for i in range(len(clicked)):
+        own = features[table[slot_of(table, rows, clicked[i])]]
+        own[1], own[2], own[3], own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
+    return rows[:found], features
+
+
+@compiled
+def bonus(
+    memory: Memory, sequence: IntArray, most_voted: int, share_unit: float, weights: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """Rows [n] and the sum of their features [n], weighted by ``weights`` [5]."""
+    rows, features = evidence(memory, sequence, most_voted, share_unit)
+    scores = np.zeros(len(rows))
+    for i in range(len(rows)):
+        for j in range(len(weights)):
+            scores[i] += weights[j] * features[i, j]
+    return rows, scores
+
+
+# From rough scores to the best k (srgnn/catalogue.py).
+
+
+class Pairs(NamedTuple):
+    """M pairs of a session in the batch and a catalogue row."""
+
+    sessions: IntArray
+    """[M]."""
+    rows: IntArray
+    """[M]."""
+    bonuses: FloatArray
+    """[M]: what the session adds to the item's score."""
+
+
+class Block(NamedTuple):
+    """Rough scores of b sessions for G groups of rows."""
+
+    rough: Rough
+    """[b, G, GROUP]: times the group's scale and the session's unit the score, give or take the error."""
+    best: Rough
+    """[b, G]: the largest of each group."""
+    scales: FloatArray
+    """[G]."""
+    error: FloatArray
+    """[b, G], in the session's unit."""
+    first_row: int
+    low: float
+    """What ``rough`` holds where there is no answer."""
+
+
+class Floors(NamedTuple):
+    """What the best k of each session do not fall below: the k largest lower bounds of scores seen so far."""
+
+    bounds: FloatArray
+    """[b, k], as :func:`offer` keeps them."""
+    keys: IntArray
+    """[b, k]: nothing; bounds that are equal are alike."""
+    held: IntArray
+    """[b]."""
+
+    @classmethod
+    def empty(cls, sessions: int, k: int) -> "Floors":
+        """Before the first block."""
+        return cls(np.empty((sessions, k)), np.zeros((sessions, k), np.int64), np.zeros(sessions, np.int64))
+
+
+@compiled
+def forbid(rough: Rough, first_row: int, unanswerable: IntArray, excluded: Pairs, low: float) -> None:
+    """Write ``low`` over what may not be answered: ``unanswerable`` rows (rising) everywhere, and ``excluded``."""
+    group = rough.shape[2]
+    inside = rough.shape[1] * group
+    for i in range(np.searchsorted(unanswerable, first_row), len(unanswerable)):
+        row = unanswerable[i] - first_row
+        if row >= inside:
+            break
+        for session in range(len(rough)):
+            rough[session, row // group, row % group] = low
+    for i in range(len(excluded.rows)):
+        row = excluded.rows[i] - first_row
+        if 0 <= row < inside:
+            rough[excluded.sessions[i], row // group, row % group] = low
+
+
+@compiled
+def within_reach(
+    block: Block, bonuses: Pairs, units: FloatArray, floors: Floors
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Every pair of a block that may be among the best k of its session, as Pairs.
+
+    An item is no better than its rough score plus the error; the k-th largest of all rough scores less their error is a
+    floor that the best k do not fall below. ``bonuses`` of a session are divided by its unit, ``units`` [b].
+    """
+    upper = take_out(block, bonuses, units, floors)
+    raise_floors(block, floors)
+    sessions, rows, added = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64)
+    found = 0
+    for i in range(len(upper)):
+        if upper[i] >= floor_of(floors, bonuses.sessions[i]) and upper[i] != -np.inf:
+            sessions, rows, added = longer(sessions, rows, added, found)
+            sessions[found], rows[found], added[found] = bonuses.sessions[i], bonuses.rows[i], bonuses.bonuses[i]
+            found += 1
+    for session in range(len(block.rough)):
+        floor = floor_of(floors, session)
+        for g in range(len(block.scales)):
+            scale, error = block.scales[g], block.error[session, g]
+            if block.best[session, g] == block.low or block.best[session, g] * scale + error < floor:
+                continue
+            for r in range(block.rough.shape[2]):
+                rough = block.rough[session, g, r]
+                if rough != block.low and rough * scale + error >= floor:
+                    sessions, rows, added = longer(sessions, rows, added, found)
+                    sessions[found], rows[found] = session, block.first_row + g * block.rough.shape[2] + r
+                    added[found] = 0.0
+                    found += 1
+    return sessions[:found], rows[:found], added[:found]
+
+
+@compiled
+def take_out(block: Block, bonuses: Pairs, units: FloatArray, floors: Floors) -> FloatArray:
+    """Upper bounds of the scores of items with a bonus [M], -inf where there is no answer or the item is of another
+    block; the floors count them, and in the block there is no answer for them any more."""
+    upper = np.full(len(bonuses.rows), -np.inf)
+    group = block.rough.shape[2]
+    for i in range(len(upper)):
+        session, row = bonuses.sessions[i], bonuses.rows[i] - block.first_row
+        g, r = row // group, row % group
+        if row < 0 or g >= len(block.scales) or block.rough[session, g, r] == block.low:
+            continue
+        rough = block.rough[session, g, r]
+        bonus = bonuses.bonuses[i] / units[session]
+        margin = block.error[session, g] + abs(bonus) * BONUS_ROUNDINGS
+        upper[i] = rough * block.scales[g] + bonus + margin
+        raise_floor(floors, session, rough * block.scales[g] + bonus - margin)
+        block.rough[session, g, r] = block.low
+        if rough == block.best[session, g]:
+            block.best[session, g] = block.rough[session, g].max()
+    return upper
+
+
+@compiled
+def raise_floors(block: Block, floors: Floors) -> None:
+    """A group stands in for its items with its best one, as long as there are k groups."""
+    groups_are_enough = len(block.scales) >= floors.bounds.shape[1]
+    for session in range(len(block.rough)):
+        for g in range(len(block.scales)):
+            scale, error = block.scales[g], block.error[session, g]
+            if groups_are_enough:
+                if block.best[session, g] != block.low:
+                    raise_floor(floors, session, block.best[session, g] * scale - error)
+                continue
+            for rough in block.rough[session, g]:
+                if rough != block.low:
+                    raise_floor(floors, session, rough * scale - error)
+
+
+@compiled
+def raise_floor(floors: Floors, session: int, bound: float) -> None:
+    """One more lower bound of a score."""
+    held = floors.held[session]
+    if held < floors.bounds.shape[1] or bound > floors.bounds[session, 0]:
+        floors.held[session] = offer(floors.bounds[session], floors.keys[session], held, bound, 0)
+
+
+@compiled
+def floor_of(floors: Floors, session: int) -> float:
+    """-inf before k bounds are known."""
+    return floors.bounds[session, 0] if floors.held[session] == floors.bounds.shape[1] else -np.inf
+
+
+@compiled
+def longer(sessions: IntArray, rows: IntArray, added: FloatArray, needed: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """The same with room for one more than ``needed``."""
+    if needed < len(rows):
+        return sessions, rows, added
+    return (
+        np.concatenate((sessions, np.empty_like(sessions))),
+        np.concatenate((rows, np.empty_like(rows))),
+        np.concatenate((added, np.empty_like(added))),
+    )
+
+
+@compiled
+def best_rows(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[IntArray, FloatArray]:
+    """The k best of each session by (exact score falling, row rising), their scores; -1 and -inf for none: [b, k]."""
+    rows, scores = np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf)
+    held = np.zeros(len(vectors), np.int64)
+    for i in range(len(pairs.rows)):
+        session, row = pairs.sessions[i], pairs.rows[i]
+        score = product(items[row], vectors[session]) + pairs.bonuses[i]
+        held[session] = offer(scores[session], rows[session], held[session], score, row)
+    for session in range(len(vectors)):
+        order(scores[session], rows[session], held[session])
+    return rows, scores
+
+
+@compiled
+def exact_scores(items: Items, rows: IntArray, vectors: FloatArray, sessions: IntArray) -> FloatArray:
+    """Scores of items [V, d] for vectors [b, d], of M pairs: [M]."""
+    scores = np.empty(len(rows))
+    for i in range(len(rows)):
+        scores[i] = product(items[rows[i]], vectors[sessions[i]])
+    return scores
+
+
+@compiled
+def product(item: Items, vector: FloatArray) -> float:
+    """In float64, always added up in this order, so that equal items tie wherever they are scored."""
+    a = b = c = e = 0.0  # four sums at a time: one alone waits for each addition
+    for j in range(0, len(vector) - 3, 4):
+        a += item[j] * vector[j]
+        b += item[j + 1] * vector[j + 1]
+        c += item[j + 2] * vector[j + 2]
+        e += item[j + 3] * vector[j + 3]
+    for j in range(len(vector) - len(vector) % 4, len(vector)):
+        a += item[j] * vector[j]
+    return (a + b) + (c + e)
