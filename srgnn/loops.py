@@ -340,25 +340,28 @@ def within_reach(
     floor that the best k do not fall below. ``bonuses`` of a session are divided by its unit, ``units`` [b].
     """
     upper = take_out(block, bonuses, units, floors)
-    raise_floors(block, floors)
     sessions, rows, added = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64)
-    found = 0
-    for i in range(len(upper)):
-        if upper[i] >= floor_of(floors, bonuses.sessions[i]) and upper[i] != -np.inf:
-            sessions, rows, added = longer(sessions, rows, added, found)
-            sessions[found], rows[found], added[found] = bonuses.sessions[i], bonuses.rows[i], bonuses.bonuses[i]
-            found += 1
+    found = next_bonus = 0
+    group = block.rough.shape[2]
     for session in range(len(block.rough)):
-        floor = floor_of(floors, session)
-        for g in range(len(block.scales)):
-            scale, error = block.scales[g], block.error[session, g]
-            if block.best[session, g] == block.low or block.best[session, g] * scale + error < floor:
+        best, error = block.best[session] * block.scales, block.error[session]  # [G] each
+        floor = raise_floor(block, session, best - error, floors)
+        while next_bonus < len(upper) and bonuses.sessions[next_bonus] == session:
+            if upper[next_bonus] >= floor and upper[next_bonus] != -np.inf:
+                sessions, rows, added = longer(sessions, rows, added, found)
+                sessions[found], rows[found] = session, bonuses.rows[next_bonus]
+                added[found] = bonuses.bonuses[next_bonus]
+                found += 1
+            next_bonus += 1
+        best += error
+        for g in range(len(best)):
+            if best[g] < floor:
                 continue
-            for r in range(block.rough.shape[2]):
+            for r in range(group):
                 rough = block.rough[session, g, r]
-                if rough != block.low and rough * scale + error >= floor:
+                if rough * block.scales[g] + error[g] >= floor and rough != block.low:
                     sessions, rows, added = longer(sessions, rows, added, found)
-                    sessions[found], rows[found] = session, block.first_row + g * block.rough.shape[2] + r
+                    sessions[found], rows[found] = session, block.first_row + g * group + r
                     added[found] = 0.0
                     found += 1
     return sessions[:found], rows[:found], added[:found]
@@ -379,7 +382,8 @@ def take_out(block: Block, bonuses: Pairs, units: FloatArray, floors: Floors) ->
         bonus = bonuses.bonuses[i] / units[session]
         margin = block.error[session, g] + abs(bonus) * BONUS_ROUNDINGS
         upper[i] = rough * block.scales[g] + bonus + margin
-        raise_floor(floors, session, rough * block.scales[g] + bonus - margin)
+        bound = rough * block.scales[g] + bonus - margin
+        floors.held[session] = offer(floors.bounds[session], floors.keys[session], floors.held[session], bound, 0)
         block.rough[session, g, r] = block.low
         if rough == block.best[session, g]:
             block.best[session, g] = block.rough[session, g].max()
@@ -387,33 +391,21 @@ def take_out(block: Block, bonuses: Pairs, units: FloatArray, floors: Floors) ->
 
 
 @compiled
-def raise_floors(block: Block, floors: Floors) -> None:
-    """A group stands in for its items with its best one, as long as there are k groups."""
-    groups_are_enough = len(block.scales) >= floors.bounds.shape[1]
-    for session in range(len(block.rough)):
-        for g in range(len(block.scales)):
-            scale, error = block.scales[g], block.error[session, g]
-            if groups_are_enough:
-                if block.best[session, g] != block.low:
-                    raise_floor(floors, session, block.best[session, g] * scale - error)
-                continue
+def raise_floor(block: Block, session: int, lower: FloatArray, floors: Floors) -> float:
+    """The floor of a session with this block, -inf before k bounds are known; ``lower`` [G] are the bounds of
+    the best of each group, which stand in for all as long as there are k groups."""
+    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
+    if len(lower) < len(bounds):
+        for g in range(len(lower)):
             for rough in block.rough[session, g]:
                 if rough != block.low:
-                    raise_floor(floors, session, rough * scale - error)
-
-
-@compiled
-def raise_floor(floors: Floors, session: int, bound: float) -> None:
-    """One more lower bound of a score."""
-    held = floors.held[session]
-    if held < floors.bounds.shape[1] or bound > floors.bounds[session, 0]:
-        floors.held[session] = offer(floors.bounds[session], floors.keys[session], held, bound, 0)
-
-
-@compiled
-def floor_of(floors: Floors, session: int) -> float:
-    """-inf before k bounds are known."""
-    return floors.bounds[session, 0] if floors.held[session] == floors.bounds.shape[1] else -np.inf
+                    held = offer(bounds, keys, held, rough * block.scales[g] - block.error[session, g], 0)
+    else:
+        for bound in lower:
+            if held < len(bounds) or bound > bounds[0]:
+                held = offer(bounds, keys, held, bound, 0)
+    floors.held[session] = held
+    return bounds[0] if held == len(bounds) else -np.inf
 
 
 @compiled
