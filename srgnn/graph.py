@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch_geometric.data import Data
 
+from . import loops
 from .sequence import IntArray
 
 
@@ -79,32 +80,4 @@ def flat_session_graphs(items: npt.NDArray[np.integer[Any]], lengths: IntArray) 
     """What :func:`flat_session_batch` holds, in numpy."""
     if lengths.min() < 1:
         raise ValueError(f"sequence {int(lengths.argmin())} is empty: a session graph needs at least one click")
-    ends = np.cumsum(lengths)
-    session = np.repeat(np.arange(len(lengths)), lengths)  # [C]
-    width = int(items.max()) + 1
-    node_keys, click_node = np.unique(session * width + items, return_inverse=True)  # [N], [C]
-    source, target = _distinct_edges(click_node, session, len(node_keys))
-    return SessionGraphs(
-        x=node_keys % width,
-        edge_index=np.stack([source, target]),
-        weight_in=_inverse_degree(target, len(node_keys)),
-        weight_out=_inverse_degree(source, len(node_keys)),
-        click_node=click_node,
-        click_session=session,
-        click_age=np.repeat(ends, lengths) - 1 - np.arange(len(items)),
-        last_node=click_node[ends - 1],
-    )
-
-
-def _distinct_edges(click_node: IntArray, session: IntArray, num_nodes: int) -> tuple[IntArray, IntArray]:
-    """Source and target [E] of each distinct transition between consecutive clicks of one session."""
-    within = session[1:] == session[:-1]
-    keys = np.unique(click_node[:-1][within] * num_nodes + click_node[1:][within])
-    return keys // num_nodes, keys % num_nodes
-
-
-def _inverse_degree(ends: IntArray, num_nodes: int) -> npt.NDArray[np.float32]:
-    """1 / (edges sharing this end), per edge: float32 [E]."""
-    degree = np.bincount(ends, minlength=num_nodes)
-    inverse: npt.NDArray[np.float32] = (1.0 / degree[ends]).astype(np.float32)
-    return inverse
+    return SessionGraphs(*loops.session_graphs(np.ascontiguousarray(items, np.int64), lengths))

@@ -117,6 +117,89 @@ def slot_of(table: IntArray, keys: IntArray, key: int | np.int64) -> int:
     return slot
 
 
+@compiled
+def distinct(keys: IntArray, found: IntArray) -> tuple[IntArray, IntArray]:
+    """The distinct keys, rising, in the first places of ``found``, and a table of where each is."""
+    nothing = np.zeros(len(keys))
+    table = empty_table(len(keys))
+    held = 0
+    for key in keys:
+        slot = slot_of(table, found, key)
+        if table[slot] < 0:
+            table[slot], found[held] = held, key
+            held += 1
+    for i in range(held):  # with equal values, keys are sorted
+        offer(nothing[:held], found, i, 0.0, found[i])
+    order(nothing, found, held)
+    table[:] = -1
+    for i in range(held):
+        table[slot_of(table, found, found[i])] = i
+    return found[:held], table
+
+
+# Session graphs (srgnn/graph.py) and what their nodes hear (srgnn/packed.py).
+
+
+@compiled
+def session_graphs(items: IntArray, lengths: IntArray) -> tuple[Any, ...]:
+    """The fields of srgnn.graph.SessionGraphs, of sequences laid end to end: [C] rows, [B] lengths >= 1."""
+    x = np.empty_like(items)
+    source, target = np.empty_like(items), np.empty_like(items)
+    click_node, click_session, click_age = np.empty_like(items), np.empty_like(items), np.empty_like(items)
+    last_node = np.empty_like(lengths)
+    start = nodes = edges = 0
+    for session in range(len(lengths)):
+        stop = start + lengths[session]
+        own, table = distinct(items[start:stop], x[nodes:])
+        for click in range(start, stop):
+            click_node[click] = nodes + table[slot_of(table, own, items[click])]
+            click_session[click], click_age[click] = session, stop - 1 - click
+        last_node[session] = click_node[stop - 1]
+        steps = click_node[start : stop - 1] * len(items) + click_node[start + 1 : stop]
+        kept, _ = distinct(steps, source[edges:])
+        for step in kept:
+            source[edges], target[edges] = step // len(items), step % len(items)
+            edges += 1
+        start, nodes = stop, nodes + len(own)
+    weight_in, weight_out = inverse_degrees(target[:edges], nodes), inverse_degrees(source[:edges], nodes)
+    edge_index = np.empty((2, edges), np.int64)
+    edge_index[0], edge_index[1] = source[:edges], target[:edges]
+    return x[:nodes], edge_index, weight_in, weight_out, click_node, click_session, click_age, last_node
+
+
+@compiled
+def inverse_degrees(ends: IntArray, nodes: int) -> Items:
+    """1 / (edges sharing this end), per edge: float32 [E]."""
+    degrees = np.zeros(nodes, np.int64)
+    for end in ends:
+        degrees[end] += 1
+    weights = np.empty(len(ends), np.float32)
+    for edge in range(len(ends)):
+        weights[edge] = 1.0 / degrees[ends[edge]]
+    return weights
+
+
+@compiled
+def neighbour_means(h: FloatArray, edge_index: IntArray, weight_in: Items, weight_out: Items) -> FloatArray:
+    """Of node states [N, d]: mean of predecessors, 1, mean of successors, 1: [N, 2(d + 1)]. All zero, the 1 too, where
+    there are none."""
+    nodes, d = h.shape
+    means = np.zeros((nodes, 2 * (d + 1)))
+    for edge in range(edge_index.shape[1]):
+        source, target = edge_index[0, edge], edge_index[1, edge]
+        add_scaled(means[target, : d + 1], h[source], weight_in[edge])
+        add_scaled(means[source, d + 1 :], h[target], weight_out[edge])
+    return means
+
+
+@compiled
+def add_scaled(total: FloatArray, state: FloatArray, weight: float) -> None:
+    """``total`` [d + 1] += weight * [state, 1]."""
+    for j in range(len(state)):
+        total[j] += weight * state[j]
+    total[len(state)] += weight
+
+
 # Similar past sessions (srgnn/neighbours.py).
 
 
@@ -311,6 +394,25 @@ class Floors(NamedTuple):
     def empty(cls, sessions: int, k: int) -> "Floors":
         """Before the first block."""
         return cls(np.empty((sessions, k)), np.zeros((sessions, k), np.int64), np.zeros(sessions, np.int64))
+
+
+@compiled
+def rounded(vectors: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray, FloatArray]:
+    """Session vectors [b, d] as int8, the lengths of these and of what rounding took from them [b, 1], and the units of
+    the sessions [b]: vector = unit * (int8 + rest)."""
+    b, d = vectors.shape
+    codes, length, rest, unit = np.empty((b, d), np.int8), np.empty((b, 1)), np.empty((b, 1)), np.empty(b)
+    for session in range(b):
+        unit[session] = max(np.abs(vectors[session]).max() / 127.0, 1e-300)
+        squares = rests = 0.0
+        for j in range(d):
+            scaled = vectors[session, j] / unit[session]
+            code = np.rint(scaled)
+            codes[session, j] = np.int8(code)
+            squares += code * code
+            rests += (scaled - code) * (scaled - code)
+        length[session, 0], rest[session, 0] = np.sqrt(squares), np.sqrt(rests)
+    return codes, length, rest, unit
 
 
 @compiled

@@ -7,17 +7,15 @@ in float64 take half the time. ``tests/unit/srgnn/test_packed.py`` holds the enc
 """
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .conv import GatedSessionConv
 from .graph import SessionGraphs
+from .loops import FloatArray, neighbour_means
 from .model import SessionEncoder
 from .readout import SoftAttentionReadout
 from .sequence import IntArray
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class PackedEncoder:
@@ -52,7 +50,8 @@ class _PackedStep:
     def __call__(self, h: FloatArray, graphs: SessionGraphs) -> FloatArray:
         """[N, d] -> [N, d]."""
         d = h.shape[1]
-        gates = self._bias + _neighbour_means(h, graphs) @ self._means  # [N, 3d]: reset, update, new
+        means = neighbour_means(h, graphs.edge_index, graphs.weight_in, graphs.weight_out)  # [N, 2(d + 1)]
+        gates = self._bias + means @ self._means  # [N, 3d]: reset, update, new
         hidden = self._hidden_bias + h @ self._hidden  # [N, 3d]
         both = _sigmoid(gates[:, : 2 * d] + hidden[:, : 2 * d])
         reset, update = both[:, :d], both[:, d:]
@@ -82,21 +81,6 @@ class _PackedReadout:
         weight, bias = self._merge
         merged: FloatArray = np.concatenate([global_part, last], axis=1) @ weight + bias
         return merged
-
-
-def _neighbour_means(h: FloatArray, graphs: SessionGraphs) -> FloatArray:
-    """Mean of predecessors, 1; mean of successors, 1: [N, 2(d + 1)]. All zero, the 1 too, where there are none."""
-    source, target = graphs.edge_index
-    receivers = np.concatenate([2 * target, 2 * source + 1])  # [2E] node v is 2v for what comes in, 2v + 1 for the rest
-    order = np.argsort(receivers, kind="stable")
-    receivers, senders = receivers[order], np.concatenate([source, target])[order]
-    weights = np.concatenate([graphs.weight_in, graphs.weight_out])[order].astype(np.float64)
-    means = np.zeros((2 * len(h), h.shape[1] + 1))
-    if len(receivers):
-        first = np.flatnonzero(np.diff(receivers, prepend=-1))
-        means[receivers[first], :-1] = np.add.reduceat(h[senders] * weights[:, None], first)
-        means[receivers[first], -1] = np.add.reduceat(weights, first)
-    return means.reshape(len(h), -1)
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

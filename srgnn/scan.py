@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .loops import rounded
+
 GROUP = 32
 """Rows a group; fixed by the artifact's format."""
 GROUPS_AT_ONCE = 1 << 5
@@ -164,12 +166,8 @@ class Int8Scan:
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        v = vectors.numpy()
-        unit = np.maximum(np.abs(v).max(axis=1, keepdims=True) / 127.0, 1e-300)  # s
-        scaled = v / unit
-        rounded = np.rint(scaled)  # q
-        codes = torch.from_numpy(rounded.astype(np.int8))
-        return Query(codes, _lengths(rounded), _lengths(scaled - rounded), unit[:, 0])
+        codes, *rest = rounded(vectors.numpy())
+        return Query(torch.from_numpy(codes), *rest)
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
