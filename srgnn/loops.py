@@ -442,15 +442,15 @@ def within_reach(
     floor that the best k do not fall below. ``bonuses`` of a session are divided by its unit, ``units`` [b].
     """
     upper = take_out(block, bonuses, units, floors)
-    sessions, rows, added = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64)
-    found = next_bonus = 0
     group = block.rough.shape[2]
+    room = len(upper) + 64 * len(block.rough)
+    sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
+    found = next_bonus = 0
     for session in range(len(block.rough)):
         best, error = block.best[session] * block.scales, block.error[session]  # [G] each
         floor = raise_floor(block, session, best - error, floors)
         while next_bonus < len(upper) and bonuses.sessions[next_bonus] == session:
             if upper[next_bonus] >= floor and upper[next_bonus] != -np.inf:
-                sessions, rows, added = longer(sessions, rows, added, found)
                 sessions[found], rows[found] = session, bonuses.rows[next_bonus]
                 added[found] = bonuses.bonuses[next_bonus]
                 found += 1
@@ -459,12 +459,13 @@ def within_reach(
         for g in range(len(best)):
             if best[g] < floor:
                 continue
+            if found + group + len(upper) > len(rows):
+                sessions, rows = np.append(sessions, np.empty_like(sessions)), np.append(rows, np.empty_like(rows))
+                added = np.append(added, np.zeros_like(added))
+            rough, first_row = block.rough[session, g], block.first_row + g * group
             for r in range(group):
-                rough = block.rough[session, g, r]
-                if rough * block.scales[g] + error[g] >= floor and rough != block.low:
-                    sessions, rows, added = longer(sessions, rows, added, found)
-                    sessions[found], rows[found] = session, block.first_row + g * group + r
-                    added[found] = 0.0
+                if rough[r] * block.scales[g] + error[g] >= floor and rough[r] != block.low:
+                    sessions[found], rows[found] = session, first_row + r
                     found += 1
     return sessions[:found], rows[:found], added[:found]
 
@@ -508,18 +509,6 @@ def raise_floor(block: Block, session: int, lower: FloatArray, floors: Floors) -
                 held = offer(bounds, keys, held, bound, 0)
     floors.held[session] = held
     return bounds[0] if held == len(bounds) else -np.inf
-
-
-@compiled
-def longer(sessions: IntArray, rows: IntArray, added: FloatArray, needed: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """The same with room for one more than ``needed``."""
-    if needed < len(rows):
-        return sessions, rows, added
-    return (
-        np.concatenate((sessions, np.empty_like(sessions))),
-        np.concatenate((rows, np.empty_like(rows))),
-        np.concatenate((added, np.empty_like(added))),
-    )
 
 
 @compiled
