@@ -200,6 +200,65 @@ def add_scaled(total: FloatArray, state: FloatArray, weight: float) -> None:
     total[len(state)] += weight
 
 
+@compiled
+def gated(
+    h: FloatArray, gates: FloatArray, hidden: FloatArray, bias: FloatArray, hidden_bias: FloatArray
+) -> FloatArray:
+    """The GRU cell's new states [N, d] from its old ones and what its two maps made, without their biases: [N, 3d] each,
+    reset, update, new."""
+    nodes, d = h.shape
+    updated = np.empty_like(h)
+    for node in range(nodes):
+        for j in range(d):
+            reset = sigmoid(gates[node, j] + bias[j] + hidden[node, j] + hidden_bias[j])
+            k = d + j
+            update = sigmoid(gates[node, k] + bias[k] + hidden[node, k] + hidden_bias[k])
+            k += d
+            new = tanh(gates[node, k] + bias[k] + reset * (hidden[node, k] + hidden_bias[k]))
+            updated[node, j] = new + update * (h[node, j] - new)
+    return updated
+
+
+@compiled
+def click_states(h: FloatArray, positions: FloatArray, click_node: IntArray, click_age: IntArray) -> FloatArray:
+    """States of clicks [C, d]: of their nodes, and of their ages where there are ``positions`` [ages, d]."""
+    states = np.empty((len(click_node), h.shape[1]))
+    for click in range(len(states)):
+        for j in range(h.shape[1]):
+            states[click, j] = h[click_node[click], j]
+            if len(positions):
+                states[click, j] += positions[click_age[click], j]
+    return states
+
+
+@compiled
+def attended(
+    context: FloatArray, mapped: FloatArray, bias: FloatArray, query: FloatArray, clicks: FloatArray, session: IntArray
+) -> FloatArray:
+    """Sum of click states [C, d], weighted by soft attention: [B, d]. ``context`` [B, d] and ``mapped`` [C, d] are the
+    maps of last clicks and of clicks, without their ``bias``."""
+    sums = np.zeros_like(context)
+    for click in range(len(clicks)):
+        alpha = 0.0
+        for j in range(len(query)):
+            alpha += query[j] * sigmoid(context[session[click], j] + mapped[click, j] + bias[j])
+        for j in range(len(query)):
+            sums[session[click], j] += alpha * clicks[click, j]
+    return sums
+
+
+@compiled
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)); exp overflows to inf, which is right."""
+    return 1.0 / (1.0 + float(np.exp(-x)))
+
+
+@compiled
+def tanh(x: float) -> float:
+    """Right to 1e-16, and a third of the time of the C library's."""
+    return 1.0 - 2.0 / (1.0 + float(np.exp(2.0 * x)))
+
+
 # Similar past sessions (srgnn/neighbours.py).
 
 
@@ -209,8 +268,8 @@ class Memory(NamedTuple):
     past: SessionIndex
     item_weight: FloatArray
     """[V]."""
-    session_weight: FloatArray
-    """[S]."""
+    cosine: bool
+    session_decay: float
     neighbours: int
     sample: int
     linear: bool
@@ -270,11 +329,16 @@ def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, I
             similarity[place] += weight
             # of several shared clicks the last one stays: ``rows`` are in the order of their last clicks
             shared_at[place], shared_age[place] = index.sessions_at[click], ages[i]
+    past_sessions = len(index.session_starts) - 1
     size = min(found, memory.neighbours)
     best, chosen = np.empty(size), np.empty(size, np.int64)
     held = 0
     for place in range(found):
-        similarity[place] *= memory.session_weight[sessions[place]]
+        similarity[place] *= np.exp(-(sessions[place] / past_sessions / memory.session_decay))
+        if memory.cosine:
+            similarity[place] /= np.sqrt(
+                index.session_starts[sessions[place] + 1] - index.session_starts[sessions[place]]
+            )
         if memory.linear:
             similarity[place] *= max(0.0, 1.0 - shared_age[place] / 10)
         held = offer(best, chosen, held, similarity[place], sessions[place])

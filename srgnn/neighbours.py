@@ -82,14 +82,11 @@ class Neighbours:
         self.weights = weights
         sessions_of_item = np.maximum(np.diff(index.item_starts), 1)
         idf = np.log(index.num_sessions / sessions_of_item) if weights.idf else np.ones(len(sessions_of_item))
-        age = np.arange(index.num_sessions) / index.num_sessions
-        session_weight = np.exp(-age / weights.session_decay)
-        if weights.cosine:
-            session_weight /= np.sqrt(np.diff(index.session_starts))
         self.memory = Memory(
             index,
             idf,
-            session_weight,
+            weights.cosine,
+            float(weights.session_decay),
             weights.neighbours,
             weights.sample,
             weights.linear,

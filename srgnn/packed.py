@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .conv import GatedSessionConv
 from .graph import SessionGraphs
-from .loops import FloatArray, neighbour_means
+from .loops import FloatArray, attended, click_states, gated, neighbour_means
 from .model import SessionEncoder
 from .readout import SoftAttentionReadout
 from .sequence import IntArray
@@ -24,16 +24,15 @@ class PackedEncoder:
     def __init__(self, encoder: SessionEncoder) -> None:
         self._steps = encoder.steps
         self._step = _PackedStep(encoder.conv)
-        self._positions = None if encoder.positions is None else _array(encoder.positions.weight)
+        none = np.empty((0, encoder.conv.linear_in.out_features))
+        self._positions = none if encoder.positions is None else _array(encoder.positions.weight)
         self._readout = _PackedReadout(encoder.readout)
 
     def __call__(self, h: FloatArray, graphs: SessionGraphs) -> FloatArray:
         """See the class."""
         for _ in range(self._steps):
             h = self._step(h, graphs)
-        clicks = h[graphs.click_node]  # [C, d]
-        if self._positions is not None:
-            clicks += self._positions[graphs.click_age]
+        clicks = click_states(h, self._positions, graphs.click_node, graphs.click_age)  # [C, d]
         return self._readout(clicks, h[graphs.last_node], graphs.click_session)
 
 
@@ -49,15 +48,8 @@ class _PackedStep:
 
     def __call__(self, h: FloatArray, graphs: SessionGraphs) -> FloatArray:
         """[N, d] -> [N, d]."""
-        d = h.shape[1]
         means = neighbour_means(h, graphs.edge_index, graphs.weight_in, graphs.weight_out)  # [N, 2(d + 1)]
-        gates = self._bias + means @ self._means  # [N, 3d]: reset, update, new
-        hidden = self._hidden_bias + h @ self._hidden  # [N, 3d]
-        both = _sigmoid(gates[:, : 2 * d] + hidden[:, : 2 * d])
-        reset, update = both[:, :d], both[:, d:]
-        new = np.tanh(gates[:, 2 * d :] + reset * hidden[:, 2 * d :])
-        updated: FloatArray = new + update * (h - new)
-        return updated
+        return gated(h, means @ self._means, h @ self._hidden, self._bias, self._hidden_bias)
 
 
 class _PackedReadout:
@@ -66,26 +58,18 @@ class _PackedReadout:
     def __init__(self, readout: SoftAttentionReadout) -> None:
         self._last, self._click = _transposed(readout.linear_last.weight), _transposed(readout.linear_click.weight)
         self._bias = _array(readout.linear_last.bias) + _array(readout.linear_click.bias)
-        self._query = _transposed(readout.query.weight)
+        self._query = _array(readout.query.weight)[0]
         merge = readout.merge
         self._merge = None if merge is None else (_transposed(merge.weight), _array(merge.bias))
 
     def __call__(self, clicks: FloatArray, last: FloatArray, click_session: IntArray) -> FloatArray:
         """Click states [C, d] and last-click states [B, d] -> [B, d]."""
-        context = self._bias + last @ self._last  # [B, d]
-        alpha = _sigmoid(context[click_session] + clicks @ self._click) @ self._query  # [C, 1]
-        first_clicks = np.searchsorted(click_session, np.arange(len(last)))
-        global_part: FloatArray = np.add.reduceat(alpha * clicks, first_clicks)
+        global_part = attended(last @ self._last, clicks @ self._click, self._bias, self._query, clicks, click_session)
         if self._merge is None:
             return global_part
         weight, bias = self._merge
         merged: FloatArray = np.concatenate([global_part, last], axis=1) @ weight + bias
         return merged
-
-
-def _sigmoid(x: FloatArray) -> FloatArray:
-    result: FloatArray = 0.5 * np.tanh(0.5 * x) + 0.5  # no overflow, and one call
-    return result
 
 
 def _mapped(gates: FloatArray, linear: torch.nn.Linear) -> FloatArray:
