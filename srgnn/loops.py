@@ -204,7 +204,7 @@ def add_scaled(total: FloatArray, state: FloatArray, weight: float) -> None:
 def gated(
     h: FloatArray, gates: FloatArray, hidden: FloatArray, bias: FloatArray, hidden_bias: FloatArray
 ) -> FloatArray:
-    """The GRU cell's new states [N, d] from its old ones and what its two maps made, without their biases: [N, 3d] each,
+    """The GRU cell's new states [N, d] from its old ones and what its maps made, without their biases: [N, 3d] each,
     reset, update, new."""
     nodes, d = h.shape
     updated = np.empty_like(h)
