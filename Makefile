@@ -29,6 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "srgnn needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,export,otel,ann,dev,audit]'
+	$(BIN)/python -m srgnn.precompile
 	@touch $@
 
 # A finished demo is never reused: the log may have changed. `make demo` after Ctrl-C simply begins again.

@@ -8,6 +8,7 @@
 #   make-model resume  goes on with a `train` that was stopped, which leaves a checkpoint
 # Compose mounts what ARTIFACT and CLICKS name under /input; the variables bring the names the files had outside.
 set -eu
+cp -r /opt/loops "$NUMBA_CACHE_DIR"  # numba reads what is compiled only where it could also write
 DEVICE=${DEVICE:-auto}
 
 say() { echo "make-model: $*" >&2; }

@@ -7,4 +7,5 @@ while [ ! -e "$SRGNN_ARTIFACT/LATEST" ] && [ ! -e "$SRGNN_ARTIFACT/manifest.json
     told=1
     sleep 1
 done
+cp -r /opt/loops "$NUMBA_CACHE_DIR"  # numba reads what is compiled only where it could also write
 exec srgnn serve

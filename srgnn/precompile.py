@@ -1,0 +1,35 @@
+"""``python -m srgnn.precompile`` compiles :mod:`srgnn.loops` before they are needed, where what is compiled is kept.
+
+For an image: a container that compiles at its start is ready ten seconds later. Compiled for another processor, or by
+another version of numba, they are compiled again; so build with NUMBA_CPU_NAME=generic and NUMBA_CPU_FEATURES empty.
+"""
+
+import numpy as np
+import torch
+
+from .blend import BlendScorer, BlendWeights
+from .model import SRGNN, SRGNNConfig
+from .neighbours import Neighbours
+from .scan import Float32Scan, Int8Scan, quantise
+from .scorer import SRGNNScorer
+from .session_index import SessionIndex
+
+NUM_ITEMS = 3
+
+
+def main() -> None:
+    """Search and rank in a catalogue of three items, in every way."""
+    model = SRGNN(SRGNNConfig(hidden_size=2, reversed_positions=True), NUM_ITEMS, max_length=2)
+    scorer = SRGNNScorer.of_model(model, np.ones(NUM_ITEMS, dtype=bool))
+    past = SessionIndex.build(np.array([0, 1, 0, 2]), np.array([0, 2, 4]), NUM_ITEMS)
+    blended = BlendScorer(scorer, Neighbours(past), BlendWeights())
+    sequences, matrix = [np.array([0, 1])], scorer.catalogue.matrix
+    for scan in (Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))):
+        scorer.catalogue.scan = scan
+        with torch.inference_mode():
+            blended.top_k(sequences, 1)
+    blended.ranks(sequences, np.array([2]))
+
+
+if __name__ == "__main__":
+    main()

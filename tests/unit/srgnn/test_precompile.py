@@ -1,0 +1,25 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+FRESH = """
+import json, sys
+from srgnn import artifact, loops
+recommender = artifact.load(sys.argv[1]).recommender
+ids = recommender.vocabulary.ids
+recommender.recommend([[ids[3], ids[7], ids[3]], [ids[5]]], k=5, exclude=[{ids[2]}, set()])
+stats = [loop.stats for loop in vars(loops).values() if hasattr(loop, "stats")]
+print(json.dumps([sum(len(each.cache_hits) for each in stats), sum(len(each.cache_misses) for each in stats)]))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_service_compiles_nothing_that_was_compiled_ahead(tmp_path, blended_artifact, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "loops"))
+    subprocess.run([sys.executable, "-m", "srgnn.precompile"], check=True)
+    found = subprocess.run([sys.executable, "-c", FRESH, blended_artifact], check=True, capture_output=True, text=True)
+    hits, misses = json.loads(found.stdout)
+    assert hits >= 10
+    assert misses == 0
