@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import loops
-from .catalogue import Bonus, Ranks, Top
+from .catalogue import Ranks, Top
 from .errors import ConfigError
-from .loops import FloatArray, bonus
+from .loops import FloatArray, Pairs
 from .neighbours import Neighbours
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray
@@ -102,6 +102,7 @@ class BlendScorer:
         """The model's."""
         return self.model.attention(sequence)
 
-    def _bonuses(self, sequences: Sequence[IntArray]) -> list[Bonus]:
+    def _bonuses(self, sequences: Sequence[IntArray]) -> Pairs:
+        items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
-        return [Bonus(*bonus(memory, sequence, MOST_VOTED, SHARE_UNIT, self._vector)) for sequence in sequences]
+        return Pairs(*loops.bonuses(memory, items, lengths, MOST_VOTED, SHARE_UNIT, self._vector))

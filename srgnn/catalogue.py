@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import Block, FloatArray, Floors, IntArray, Pairs, best_rows, exact_scores, forbid, within_reach
+from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, forbid, within_reach
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 64
@@ -27,7 +27,7 @@ SCORES_AT_ONCE = 1 << 22
 _LOWEST_OF: dict[torch.dtype, float] = {torch.int32: np.iinfo(np.int32).min, torch.float32: -np.inf}
 """What marks an item that may not be answered among unscaled scores."""
 
-_NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 class Top(NamedTuple):
@@ -46,15 +46,6 @@ class Ranks(NamedTuple):
     """[B]: number of items scoring at least as much as the target, itself included; 1 is best."""
     ties: IntArray
     """[B]: other items with exactly the target's score."""
-
-
-class Bonus(NamedTuple):
-    """What is added to a session's scores of some items, for reasons of its own (:mod:`srgnn.blend`)."""
-
-    rows: IntArray
-    """[n] distinct catalogue rows."""
-    scores: FloatArray
-    """[n]."""
 
 
 class Index(Protocol):
@@ -109,12 +100,11 @@ class Catalogue:
         vectors: Tensor,
         k: int,
         exclude: Sequence[IntArray] | None = None,
-        bonuses: Sequence[Bonus] | None = None,
+        bonuses: Pairs = NO_PAIRS,
     ) -> Top:
         """Session vectors float64 [B, d] -> the best ``k`` rows; ``exclude[i]`` rows are left out of answer i.
 
-        ``bonuses[i]`` is added to scores of session i. Its items are scored exactly in any case, so the search looks
-        through the others only, and the answer is as exact as without.
+        ``bonuses``, in the order of sessions, are added to scores; the answer is as exact as without.
         """
         if not 1 <= k <= self.num_items:
             raise InputError(f"k is {k}: the catalogue has {self.num_items} items, ask for 1 to {self.num_items}")
@@ -122,13 +112,13 @@ class Catalogue:
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
             left_out = exclude[part] if exclude is not None else None
-            extra = _added(bonuses[part] if bonuses is not None else None)
+            extra = _of_sessions(bonuses, start, start + SESSIONS_AT_ONCE)
             reach = self._reach(vectors[part], k, left_out, extra)
             found.append(best_rows(self._items, vectors[part].numpy(), reach, k))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores.astype(np.float32))
 
-    def ranks(self, vectors: Tensor, targets: IntArray, bonuses: Sequence[Bonus] | None = None) -> Ranks:
+    def ranks(self, vectors: Tensor, targets: IntArray, bonuses: Pairs = NO_PAIRS) -> Ranks:
         """Rank of ``targets`` [B] for session vectors float64 [B, d]; ``bonuses`` as in :meth:`top_k`.
 
         An item that may not be answered ranks last.
@@ -138,12 +128,12 @@ class Catalogue:
         found = []
         for start in range(0, len(vectors), size):
             part = slice(start, start + size)
-            extra = _added(bonuses[part] if bonuses is not None else None)
+            extra = _of_sessions(bonuses, start, start + size)
             found.append(self._ranks_of_block(vectors[part], wanted[part], self._answerable(extra)))
         rank, ties = zip(*found, strict=True)
         return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
 
-    def _answerable(self, pairs: Pairs, left_out: Pairs = _NO_PAIRS) -> Pairs:
+    def _answerable(self, pairs: Pairs, left_out: Pairs = NO_PAIRS) -> Pairs:
         """Without the items that may not be answered, at all or in this answer."""
         kept = self._servable[pairs.rows]
         if len(left_out.rows):
@@ -219,17 +209,15 @@ class Catalogue:
 
 def _left_out(exclude: Sequence[IntArray] | None) -> Pairs:
     if exclude is None or not any(map(len, exclude)):
-        return _NO_PAIRS
+        return NO_PAIRS
     rows = np.concatenate(exclude)
     return Pairs(np.repeat(np.arange(len(exclude)), [len(part) for part in exclude]), rows, np.zeros(len(rows)))
 
 
-def _added(bonuses: Sequence[Bonus] | None) -> Pairs:
-    if bonuses is None:
-        return _NO_PAIRS
-    sessions = np.repeat(np.arange(len(bonuses)), [len(bonus.rows) for bonus in bonuses])
-    rows, scores = (np.concatenate(parts) for parts in zip(*bonuses, strict=True))
-    return Pairs(sessions, rows, scores)
+def _of_sessions(pairs: Pairs, start: int, stop: int) -> Pairs:
+    """Those of a part of the batch, in which sessions count from 0 again."""
+    first, last = np.searchsorted(pairs.sessions, (start, stop))
+    return Pairs(pairs.sessions[first:last] - start, pairs.rows[first:last], pairs.bonuses[first:last])
 
 
 def _concatenated(parts: Sequence[Pairs]) -> Pairs:

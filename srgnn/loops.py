@@ -402,23 +402,29 @@ def evidence(memory: Memory, sequence: IntArray, most_voted: int, share_unit: fl
 
 
 @compiled
-def bonus(
-    memory: Memory, sequence: IntArray, most_voted: int, share_unit: float, weights: FloatArray
-) -> tuple[IntArray, FloatArray]:
-    """Rows [n] and the sum of their features [n], weighted by ``weights`` [5]."""
-    rows, features = evidence(memory, sequence, most_voted, share_unit)
-    scores = np.zeros(len(rows))
-    for i in range(len(rows)):
-        for j in range(len(weights)):
-            scores[i] += weights[j] * features[i, j]
-    return rows, scores
+def bonuses(
+    memory: Memory, items: IntArray, lengths: IntArray, most_voted: int, share_unit: float, weights: FloatArray
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [5]."""
+    room = len(items) + most_voted * len(lengths)
+    sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
+    start = found = 0
+    for session in range(len(lengths)):
+        rows, features = evidence(memory, items[start : start + lengths[session]], most_voted, share_unit)
+        for i in range(len(rows)):
+            sessions[found], found_rows[found] = session, rows[i]
+            for j in range(len(weights)):
+                scores[found] += weights[j] * features[i, j]
+            found += 1
+        start += lengths[session]
+    return sessions[:found], found_rows[:found], scores[:found]
 
 
 # From rough scores to the best k (srgnn/catalogue.py).
 
 
 class Pairs(NamedTuple):
-    """M pairs of a session in the batch and a catalogue row."""
+    """M pairs of a session in the batch and a catalogue row, in the order of sessions where it is asked for."""
 
     sessions: IntArray
     """[M]."""

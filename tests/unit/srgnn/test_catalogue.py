@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srgnn import catalogue as module
-from srgnn.catalogue import Bonus, Catalogue
+from srgnn.catalogue import Catalogue
 from srgnn.errors import InputError
+from srgnn.loops import Pairs
 from srgnn.scan import Int8Scan, quantise
 
 
@@ -57,8 +58,15 @@ def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies):
 
 def random_bonuses(num_items, sessions, seed):
     rng = np.random.default_rng(seed)
-    drawn = (rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(sessions))
-    return [Bonus(rows, rng.choice([-1.0, 0.0, 0.5, 3.0], len(rows))) for rows in map(np.sort, drawn)]
+    drawn = [rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(sessions)]
+    return [(rows, rng.choice([-1.0, 0.0, 0.5, 3.0], len(rows))) for rows in drawn]
+
+
+def end_to_end(bonuses):
+    rows, scores = zip(*bonuses, strict=True)
+    return Pairs(
+        np.repeat(np.arange(len(rows)), [len(part) for part in rows]), np.concatenate(rows), np.concatenate(scores)
+    )
 
 
 @both_scans
@@ -73,10 +81,11 @@ def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies):
     bonuses = random_bonuses(num_items, len(vectors), seed)
     exclude = [np.arange(i, num_items, 3) for i in range(len(vectors))]
     searched = catalogue(matrix, servable, scan)
-    free, top = (searched.top_k(vectors, k, left_out, bonuses) for left_out in (None, exclude))
+    free, top = (searched.top_k(vectors, k, left_out, end_to_end(bonuses)) for left_out in (None, exclude))
     for i, vector in enumerate(vectors):
         scores = (matrix.double() * vector).sum(1).numpy()
-        scores[bonuses[i].rows] += bonuses[i].scores
+        rows, added = bonuses[i]
+        scores[rows] += added
         order = np.lexsort((np.arange(num_items), -scores))
         order = order[servable.numpy()[order]]
         assert free.rows[i].tolist() == [*order, *[-1] * k][:k]
@@ -85,7 +94,7 @@ def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies):
         np.testing.assert_allclose(free.scores[i, : len(order)], scores[order[:k]], rtol=1e-5, atol=1e-6)
 
         targets = np.arange(num_items)
-        found = searched.ranks(vectors[i].repeat(num_items, 1), targets, [bonuses[i]] * num_items)
+        found = searched.ranks(vectors[i].repeat(num_items, 1), targets, end_to_end([bonuses[i]] * num_items))
         answerable = scores[servable.numpy()]
         for row in order.tolist():
             assert found.rank[row] == (answerable >= scores[row]).sum()
