@@ -70,6 +70,12 @@ def ladder() -> Report:
     )
 
 
+def seen(made: Report, *models: str) -> Report:
+    """The same report, where these models were trained on the sessions; names may be the end of one."""
+    others = {name: replace(one, seen_in_training=name.endswith(models)) for name, one in made.models.items()}
+    return replace(made, seen_in_training=made.model.endswith(models), models=others)
+
+
 def history(artifact: str) -> History:
     """Three epochs, of which the second was chosen."""
     epochs = [Epoch(number, 5.0 - number, 0.4 + number / 100, 0.2, 12.0) for number in (1, 2, 3)]

@@ -174,11 +174,17 @@ def evaluate_on(
     judged: Split = getattr(corpus, split)
     first, *others = [*models, *(beside or {})]
     rivals = fit_baselines(models[first].vocabulary, models[first].rules, known) if baselines else {}
+    recommenders = {**models, **(beside or {}), **rivals}
     found = {
         name: evaluation.evaluate(one, judged, item_counts=counts, setting=setting, model=name)
-        for name, one in {**models, **(beside or {}), **rivals}.items()
+        for name, one in recommenders.items()
     }
-    reports = {name: one.report for name, one in found.items()}
+    reports = {
+        name: replace(
+            one.report, seen_in_training=name not in rivals and _trained_on(recommenders[name], corpus, split)
+        )
+        for name, one in found.items()
+    }
     against = against or (strongest([reports[name] for name in rivals]) or [reports[first]])[0].model
     return replace(
         reports[first],
@@ -212,8 +218,13 @@ def check_vocabulary(model: Vocabulary, corpus: Vocabulary, artifact: Path, fold
     )
 
 
+def _trained_on(recommender: Recommender, corpus: Corpus, split: str) -> bool:
+    """Whether an artifact was refitted on the sessions of ``split``: it then counts more clicks than train has."""
+    return split == "validation" and bool(recommender.fallback.clicks.sum() > corpus.train.num_clicks)
+
+
 def _warn_if_trained_on(recommender: Recommender, corpus: Corpus, split: str) -> None:
-    if split == "validation" and recommender.fallback.clicks.sum() > corpus.train.num_clicks:
+    if _trained_on(recommender, corpus, split):
         click.echo(
             "warning: this artifact was refitted on train + validation, so it has seen these sessions; "
             "its numbers on them are too good",

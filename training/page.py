@@ -48,6 +48,7 @@ def render(report: Report, histories: Sequence[History], corpus: Corpus, when: d
         title=f"{corpus.manifest.get('recipe', corpus.path.name)}, {report.split} split",
         facts=list(_facts(report, corpus, when)),
         best=told.name(told.best.model),
+        warning=told.warning(),
         cards=list(told.cards()),
         sections=list(told.sections()),
         looks=[Markup(plots.swatch(look)) for look in told.looks],

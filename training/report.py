@@ -18,8 +18,11 @@ _FIELDS = (
     "unservable_targets",
 )
 _RANK_METRICS = ("recall", "mrr", "ndcg")
+_SEEN = "seen_in_training"
 _INTERVAL = "_interval"
 _EXCLUDES_ZERO = "_excludes_zero"
+SEEN_MARK = "†"
+"""Stands after the name of a model whose report is ``seen_in_training``."""
 SLICE_TITLES = {
     "prefix_length": "number of clicks before the target",
     "popularity_decile": "popularity decile of the target (1 is the most clicked tenth of the catalogue)",
@@ -83,6 +86,8 @@ class Report:
     """Percentiles of one recommend() call with one history: ``p50``, ``p90``, ``p99``."""
     histories_per_second: float
     """Throughput of recommend_rows() in batches."""
+    seen_in_training: bool = False
+    """Whether the model was trained on these sessions: its figures on them are too good."""
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
     models: Mapping[str, Report] = field(default_factory=dict)
     """Further artifacts on the same clicks, in the order given; only the first one's report has them."""
@@ -91,6 +96,11 @@ class Report:
     """Every other model over one, which is the same for all."""
     ladder: Sequence[Difference] = ()
     """Every artifact over the one given before it."""
+
+    @property
+    def marked_name(self) -> str:
+        """The model's name, marked where the model has seen these sessions in training."""
+        return f"{self.model} {SEEN_MARK}" if self.seen_in_training else self.model
 
     @property
     def artifacts(self) -> list[Report]:
@@ -104,7 +114,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The flat dictionary that ``srgnn evaluate`` prints."""
-        flat: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        flat: dict[str, Any] = {name: getattr(self, name) for name in (*_FIELDS, _SEEN)}
         flat |= _estimates_to_json(self.estimates)
         flat |= self.served
         flat["latency_ms"] = dict(self.latency_ms)
@@ -127,7 +137,7 @@ class Report:
 
     @classmethod
     def from_json(cls, flat: Mapping[str, Any]) -> Report:
-        """Read what :meth:`to_json` wrote; KeyError names what is missing."""
+        """Read what :meth:`to_json` wrote, before ``seen_in_training`` too; KeyError names what is missing."""
         estimates = _estimates_from_json(flat)
         return cls(
             **{name: flat[name] for name in _FIELDS},
@@ -135,6 +145,7 @@ class Report:
             served={name: flat[name] for name in flat if "@" in name and _metric(name) not in estimates},
             latency_ms=flat["latency_ms"],
             histories_per_second=flat["histories_per_second"],
+            seen_in_training=flat.get(_SEEN, False),
             slices={
                 name: [Slice(row["label"], row["n"], _estimates_from_json(row)) for row in rows]
                 for name, rows in flat["slices"].items()
@@ -198,29 +209,35 @@ def strongest(reports: Sequence[Report]) -> Sequence[Report]:
 
 
 def _heading(report: Report) -> str:
+    seen = f"\n{SEEN_MARK}: trained on these sessions too, so its figures here are too good"
     return (
         f"{report.split} split, {report.protocol} protocol: {report.n:,} next clicks of {report.sessions:,} "
         "sessions, each ranked among all items\npercent, with 95 % intervals by bootstrap over sessions"
+        f"{seen if any(each.seen_in_training for each in report.all) else ''}"
     )
 
 
 def _accuracy(reports: Sequence[Report]) -> str:
     names = [f"{metric}@{cutoffs_of(reports[0])[-1]}" for metric in _RANK_METRICS]
-    rows = [[each.model, *(_with_interval(each.estimates[name]) for name in names)] for each in reports]
+    rows = [[each.marked_name, *(_with_interval(each.estimates[name]) for name in names)] for each in reports]
     return grid([["", *map(title, names)], *rows])
 
 
 def _differences(report: Report) -> Iterator[str]:
     """Blocks of paired differences; none where nothing was compared."""
+    models = {each.model: each.marked_name for each in report.all}
     if report.differences:
-        yield _difference_table(f"over {report.differences[0].over} (*: not 0)", report.differences)
+        yield _difference_table(f"over {models[report.differences[0].over]} (*: not 0)", report.differences, models)
     if report.ladder and list(report.ladder) != list(report.differences):
-        yield _difference_table("over the artifact before it (*: not 0)", report.ladder)
+        yield _difference_table("over the artifact before it (*: not 0)", report.ladder, models)
 
 
-def _difference_table(corner: str, differences: Sequence[Difference]) -> str:
+def _difference_table(corner: str, differences: Sequence[Difference], models: Mapping[str, str]) -> str:
+    """``models`` are the names to show, by the differences' names."""
     names = list(differences[0].estimates)
-    rows = [[each.model, *(_signed_with_interval(each.estimates[name]) for name in names)] for each in differences]
+    rows = [
+        [models[each.model], *(_signed_with_interval(each.estimates[name]) for name in names)] for each in differences
+    ]
     return grid([[corner, *map(title, names)], *rows])
 
 
@@ -230,7 +247,7 @@ def _cutoffs(report: Report) -> str:
         [title(metric), *(percent(report.estimates[f"{metric}@{k}"].value) for k in cutoffs)]
         for metric in _RANK_METRICS
     ]
-    return grid([[f"{report.model} at", *map(str, cutoffs)], *rows])
+    return grid([[f"{report.marked_name} at", *map(str, cutoffs)], *rows])
 
 
 def _lists(reports: Sequence[Report]) -> str:
@@ -238,7 +255,7 @@ def _lists(reports: Sequence[Report]) -> str:
     header = ["items recommended", "coverage", "mean clicks", "popularity percentile", "share of top 1 %"]
     rows = [
         [
-            each.model,
+            each.marked_name,
             percent(each.served[f"coverage@{k}"]),
             f"{each.served[f'average_popularity@{k}']:,.0f}",
             percent(each.served[f"popularity_percentile@{k}"]),
@@ -261,7 +278,7 @@ def _speed(reports: Sequence[Report]) -> str:
     ]
     rows = [
         [
-            each.model,
+            each.marked_name,
             *(f"{each.latency_ms[name]:.2f}" for name in ("p50", "p90", "p99")),
             f"{each.histories_per_second:,.0f}",
             f"{each.tied_events:,}",
@@ -275,7 +292,7 @@ def _speed(reports: Sequence[Report]) -> str:
 def _slice_table(name: str, reports: Sequence[Report]) -> str:
     rows = reports[0].slices[name]
     metrics = list(rows[0].estimates)
-    header = ["", "n", *(f"{each.model} {title(metric)}" for each in reports for metric in metrics)]
+    header = ["", "n", *(f"{each.marked_name} {title(metric)}" for each in reports for metric in metrics)]
     lines = [
         [
             row.label,

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from . import plots
 from .history import Epoch, History
 from .plots import Look, Row, Series
-from .report import SLICE_TITLES, Difference, Estimate, Report, cutoffs_of, percent, signed, strongest, title
+from .report import SEEN_MARK, SLICE_TITLES, Difference, Estimate, Report, cutoffs_of, percent, signed, strongest, title
 
 
 class Cell(NamedTuple):
@@ -60,6 +60,7 @@ _SLICINGS = {
     "repetition": _Slicing("Repeat and explore", "target clicked before in its session"),
 }
 _PERCENTILES = ("p50", "p90", "p99")
+_SEEN = f"{SEEN_MARK}\u00a0trained on these sessions"
 
 
 class Sections:
@@ -71,6 +72,7 @@ class Sections:
         self.looks: list[Look] = [*map(plots.artifact_look, range(len(artifacts))), plots.BASELINE]
         self._number = {model: number for number, model in enumerate(artifacts)}
         self._label = dict(zip(artifacts, short_names([one.artifact for one in histories]), strict=True))
+        self._seen = {each.model for each in report.all if each.seen_in_training}
         k = cutoffs_of(report)[-1]
         self._metrics = [f"{name}@{k}" for name in ("recall", "mrr", "ndcg")]
         self._at = f"@{k}"
@@ -101,19 +103,33 @@ class Sections:
             small = f"95 % interval {between(estimate)}"
             if over:
                 difference = verdict(over.estimates[metric])
-                small = f"{difference.text} against {self.name(over.over).text} {difference.note}"
+                small = f"{difference.text} against {self._marked(over.over)} {difference.note}"
             yield title(metric), f"{percent(estimate.value)} %", small
         latency = self.best.latency_ms
         yield "One answer, p90", f"{latency['p90']:.1f} ms", f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
 
+    def warning(self) -> str:
+        """What the mark of a model that has seen these sessions means; nothing where no model bears it."""
+        if not self._seen:
+            return ""
+        return (
+            f"{_SEEN}: it was refitted on train + validation, so its figures on this split are too good, and so is "
+            "what it gains over other models."
+        )
+
     def name(self, model: str) -> Cell:
-        """The model's name beside its look."""
-        return Cell(self._label.get(model, model), look=self._number.get(model, len(self.looks) - 1))
+        """The model's name beside its look; small letters where it has seen these sessions in training."""
+        note = _SEEN if model in self._seen else ""
+        return Cell(self._label.get(model, model), note, self._number.get(model, len(self.looks) - 1))
+
+    def _marked(self, model: str) -> str:
+        """The same where there is room for a mark only."""
+        return f"{self.name(model).text}\u00a0{SEEN_MARK}" if model in self._seen else self.name(model).text
 
     def _row(self, model: str, estimate: Estimate) -> Row:
         """In a plot of whiskers; its axis is for the models that are drawn everywhere."""
-        cell = self.name(model)
-        return Row(cell.text, self.looks[cell.look or 0], estimate, key=model in [each.model for each in self._drawn])
+        look, key = self.looks[self.name(model).look or 0], model in [each.model for each in self._drawn]
+        return Row(self._marked(model), look, estimate, key)
 
     def _table(self, caption: str, head: Sequence[str], cells: Callable[[Report], Sequence[Cell]]) -> Table:
         """A row for every model, the best first."""
@@ -140,7 +156,7 @@ class Sections:
     def _comparisons(self) -> Iterator[Section]:
         report = self.report
         if report.differences:
-            against = self.name(report.differences[0].over).text
+            against = self._marked(report.differences[0].over)
             order = [each.model for each in self._ranked]
             text = (
                 f"Percentage points more or less than {against}, on the same clicks in the same resampled sessions. "
@@ -163,14 +179,16 @@ class Sections:
             svg = plots.whiskers(rows, x=f"{title(metric)}, percentage points", text=points, zero=True)
             pictures.append(Picture(title(metric), figure(svg, f"{heading}: differences in {title(metric)}")))
         cells = [
-            [
-                self.name(each.model)._replace(note=f"over {self.name(each.over).text}" if steps else ""),
-                *(verdict(each.estimates[metric]) for metric in self._metrics),
-            ]
+            [self._step(each) if steps else self.name(each.model), *(verdict(each.estimates[m]) for m in self._metrics)]
             for each in differences
         ]
         table = Table("Percentage points, with 95 % intervals", ["model", *map(title, self._metrics)], cells)
         return Section(id, heading, text, pictures, [table])
+
+    def _step(self, difference: Difference) -> Cell:
+        """The model's name with what it stands on."""
+        name = self.name(difference.model)
+        return name._replace(note=", ".join(filter(None, [f"over {self._marked(difference.over)}", name.note])))
 
     def _cutoffs(self) -> Section:
         ks, pictures = cutoffs_of(self.report), []
@@ -200,7 +218,7 @@ class Sections:
                 [Cell(row.label), Cell(f"{row.n:,}"), *(with_interval(each[i]) for each in found.values())]
                 for i, row in enumerate(slices)
             ]
-            numbers = Table(f"{title(metric)}, percent", [axis, "n", *(self.name(model).text for model in found)], rows)
+            numbers = Table(f"{title(metric)}, percent", [axis, "n", *map(self._marked, found)], rows)
             pictures.append(Picture(title(metric), figure(svg, f"{title(metric)} by {SLICE_TITLES[name]}"), numbers))
         text = f"By {SLICE_TITLES[name]}; n is the number of next clicks."
         return Section(name, heading, text, pictures, legend=self._legend())
@@ -270,7 +288,8 @@ class Sections:
                 y = f"validation {heading}, %" if scale == 100 else "training loss"
                 svg = plots.by_number(series, x="epoch", y=y, scale=scale, width_inches=plots.THIRD_INCHES)
                 pictures.append(Picture(heading, figure(svg, f"{y} by epoch, the chosen epoch ringed")))
-        models = [self.name(each.model) for each in self.report.artifacts]
+        # Epochs are chosen before a refit, so their figures are of weights that have not seen validation.
+        models = [self.name(each.model)._replace(note="") for each in self.report.artifacts]
         rows = [
             [name._replace(note=f"epoch {epoch.number}"), *_epoch_cells(epoch, epoch.number == history.chosen)]
             for name, history in zip(models, self.histories, strict=True)

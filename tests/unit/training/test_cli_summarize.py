@@ -42,6 +42,17 @@ def test_one_result_stands_beside_all_its_baselines(results):
     assert found["left_out"] == []
 
 
+def test_a_result_from_before_reports_said_what_was_seen_in_training_is_still_read(results, tmp_path):
+    flat = json.loads(results[0].read_text())
+    for each in (flat, *flat["baselines"].values()):
+        del each["seen_in_training"]
+    (tmp_path / "old.json").write_text(json.dumps(flat))
+    old, new = (
+        json.loads(invoke("summarize", file).stdout.splitlines()[-1]) for file in (tmp_path / "old.json", results[0])
+    )
+    assert old["models"] == new["models"]
+
+
 def test_what_does_not_belong_together_is_one_line_on_stderr(results):
     result = invoke("summarize", results[0], results[0])
     assert (result.exit_code, result.stdout) == (2, "")

@@ -39,7 +39,7 @@ def other_artifact(tmp_path_factory, tiny_recommender) -> Path:
     )
 
 
-def save_over(folder, recommender, found) -> Path:
+def save_over(folder, recommender, found, fallback=None) -> Path:
     items = len(recommender.vocabulary)
     return artifact.save(
         folder,
@@ -47,7 +47,7 @@ def save_over(folder, recommender, found) -> Path:
         model=SRGNN(SRGNNConfig(hidden_size=4), items, RULES.max_length),
         rules=RULES,
         vocabulary=recommender.vocabulary,
-        fallback=recommender.fallback,
+        fallback=fallback or recommender.fallback,
         probe_histories=[],
         provenance={},
         metrics=found,
@@ -109,24 +109,46 @@ def test_on_validation_the_baselines_know_train_only(corpus, tiny_recommender):
     assert report.baselines["markov"].estimates["recall@20"].value == pytest.approx((ranks <= 20).mean())
 
 
-def test_artifact_that_saw_validation_is_warned_about_on_validation(tmp_path, corpus, tiny_recommender):
-    everything = concatenate(corpus.train, corpus.validation)
-    items = len(tiny_recommender.vocabulary)
-    artifact.save(
-        tmp_path,
-        dataset="refitted",
-        model=SRGNN(SRGNNConfig(hidden_size=8), items, RULES.max_length),
-        rules=RULES,
-        vocabulary=tiny_recommender.vocabulary,
-        fallback=Fallback.from_sessions(everything.items, everything.offsets, items),
-        probe_histories=[],
-        provenance={},
-        metrics={},
-    )
-    result, _ = run(commands.evaluate, tmp_path, "--corpus", corpus.path, "--split", "validation")
+@pytest.fixture(scope="module")
+def trained_on(corpus, tmp_path_factory, tiny_recommender):
+    """Artifacts by whether they were refitted on train + validation."""
+
+    def save(seen):
+        fallback = Fallback.from_sessions(seen.items, seen.offsets, len(tiny_recommender.vocabulary))
+        return save_over(tmp_path_factory.mktemp("trained"), tiny_recommender, {}, fallback)
+
+    return {True: save(concatenate(corpus.train, corpus.validation)), False: save(corpus.train)}
+
+
+def test_artifact_that_saw_validation_is_warned_about_on_validation(trained_on, corpus):
+    result, _ = run(commands.evaluate, trained_on[True], "--corpus", corpus.path, "--split", "validation")
     assert "it has seen these sessions" in result.stderr
-    result, _ = run(commands.evaluate, tmp_path, "--corpus", corpus.path)
+    result, _ = run(commands.evaluate, trained_on[True], "--corpus", corpus.path)
     assert "it has seen these sessions" not in result.stderr
+
+
+def test_on_validation_the_json_the_table_and_the_page_say_which_artifact_has_seen_it(trained_on, corpus, tmp_path):
+    whole, part = trained_on[True], trained_on[False]
+    judged = ["--corpus", corpus.path, "--split", "validation", "--baselines", "--report", tmp_path]
+    result, found = run(commands.evaluate, part, whole, *judged)
+    assert found["seen_in_training"] is False
+    assert found["models"][whole.name]["seen_in_training"] is True
+    assert not any(each["seen_in_training"] for each in found["baselines"].values())
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert f"\n{whole.name} †  " in result.stdout
+    assert f"{part.name} †" not in result.stdout
+    assert "†\u00a0trained on these sessions" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_on_test_no_artifact_has_seen_the_sessions(trained_on, corpus):
+    result, found = run(commands.evaluate, trained_on[True], "--corpus", corpus.path)
+    assert found["seen_in_training"] is False
+    assert "†" not in result.stdout
+
+
+def test_without_its_neighbours_a_refitted_artifact_has_seen_them_too(blended_artifact, corpus):
+    _, found = run(commands.evaluate, blended_artifact, "--corpus", corpus.path, "--split", "validation", "--alone")
+    assert found["seen_in_training"] is found["models"]["sr-gnn alone"]["seen_in_training"] is True
 
 
 def test_corpus_with_another_vocabulary_is_refused_with_the_difference(tiny_artifact, tiny_recommender, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import split_of
-from tests.reports import compared, history, ladder
+from tests.reports import compared, history, ladder, seen
 from training import page
 from training.corpus import write_corpus
 
@@ -92,6 +92,29 @@ def test_one_artifact_with_baselines_is_a_page_too(corpus):
     assert "Against stan" in html
     assert "Step by step" not in html
     assert "the strongest of" not in html
+
+
+def head_of(html):
+    """What stands above the cards."""
+    return html[html.index('<h2 id="best-title">') : html.index('<ul class="cards">')]
+
+
+def test_a_page_headed_by_a_model_that_was_trained_on_these_sessions_says_so_above_its_figures(corpus):
+    head = head_of(page.render(seen(compared(), "sr-gnn"), [history("shop-20261122-8bd0e71b")], corpus, WHEN))
+    assert "<small>†\u00a0trained on these sessions</small>" in head
+    assert '<p class="warning">' in head
+    assert "refitted on train + validation" in head
+
+
+def test_a_page_headed_by_another_explains_the_mark_but_does_not_give_it_to_that_one(corpus):
+    head = head_of(page.render(seen(ladder(), "aaaaaaaa"), HISTORIES, corpus, WHEN))
+    assert '<p class="warning">' in head
+    assert "<small>†" not in head
+
+
+def test_a_page_of_models_that_have_not_seen_them_warns_of_nothing(html):
+    assert "†" not in html
+    assert 'class="warning"' not in html
 
 
 def test_write_leaves_one_whole_file(corpus, tmp_path):

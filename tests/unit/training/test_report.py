@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.reports import compared, ladder, report
+from tests.reports import compared, ladder, report, seen
 from training.report import Estimate, Report, cutoffs_of, percent, signed, strongest, title, to_table
 
 
@@ -34,6 +34,40 @@ def test_missing_key_is_named():
         Report.from_json(flat)
 
 
+def test_json_says_of_every_model_whether_it_was_trained_on_these_sessions():
+    flat = seen(ladder(), "b").to_json()
+    assert flat["seen_in_training"] is False
+    assert [one["seen_in_training"] for one in flat["models"].values()] == [True, False]
+    assert flat["baselines"]["stan"]["seen_in_training"] is False
+    again = Report.from_json(json.loads(json.dumps(flat)))
+    assert [each.seen_in_training for each in again.all] == [False, True, False, False]
+
+
+def test_json_from_before_it_said_that_is_still_read():
+    flat = compared().to_json()
+    for each in (flat, *flat["baselines"].values()):
+        del each["seen_in_training"]
+    assert Report.from_json(flat) == Report.from_json(compared().to_json())
+
+
+def test_table_marks_a_model_that_was_trained_on_these_sessions_wherever_it_is_named():
+    table = to_table(seen(compared(), "sr-gnn"))
+    assert "\n†: trained on these sessions too" in table.partition("\n\n")[0]
+    assert table.count("sr-gnn") == table.count("sr-gnn †") == 5 + 2 * len(report().slices)
+    assert table.count("†") == table.count("sr-gnn") + 1
+
+
+def test_table_marks_artifacts_beside_the_first_and_what_others_are_compared_with():
+    table = to_table(seen(replace(two_artifacts(), models=ladder().models), "a", "c"))
+    assert "\nover shop-20261122-aaaaaaaa † (*: not 0)" in table
+    assert "\nshop-20261122-cccccccc †  " in table
+    assert "bbbbbbbb †" not in table
+
+
+def test_table_of_models_that_were_not_has_no_mark():
+    assert "†" not in to_table(compared()) + to_table(ladder())
+
+
 def test_table_puts_the_baselines_under_the_model_in_percent():
     lines = to_table(compared()).splitlines()
     assert lines[0] == (
@@ -59,7 +93,7 @@ def test_slices_show_the_strongest_baseline_only():
     assert "\nmarkov " in table
 
 
-@pytest.mark.parametrize("made", [compared, ladder])
+@pytest.mark.parametrize("made", [compared, ladder, lambda: seen(ladder(), "a", "c")])
 def test_table_columns_line_up(made):
     for block in to_table(made()).split("\n\n")[1:]:
         rows = [line for line in block.splitlines() if not line.startswith("by ")]
@@ -101,9 +135,12 @@ def test_table_shows_every_step_of_the_ladder():
     assert [line.split()[0][-1] for line in block.splitlines()[1:]] == ["b", "c"]
 
 
+def two_artifacts():
+    return replace(ladder(), baselines={}, differences=ladder().ladder[:1], ladder=ladder().ladder[:1])
+
+
 def test_two_artifacts_alone_are_compared_once():
-    two = replace(ladder(), baselines={}, differences=ladder().ladder[:1], ladder=ladder().ladder[:1])
-    assert to_table(two).count("+2.00 [+1.50, +2.50]") == 3
+    assert to_table(two_artifacts()).count("+2.00 [+1.50, +2.50]") == 3
 
 
 def test_strongest_is_the_best_at_the_last_cutoff_and_the_first_of_equals():

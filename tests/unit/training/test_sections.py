@@ -3,11 +3,12 @@ from functools import cache
 
 import pytest
 
-from tests.reports import compared, difference, history, ladder, report
+from tests.reports import compared, difference, history, ladder, report, seen
 from training.history import History
 from training.report import Estimate, Report
 from training.sections import Section, Sections, figure, short_names, verdict
 
+MARK = "†\u00a0trained on these sessions"
 EMPTY = History("shop-20261122-aaaaaaaa", (), None, {}, {})
 
 
@@ -59,6 +60,45 @@ def test_a_model_looks_the_same_wherever_it_is_named():
             if cell.look is not None:
                 looks.setdefault(cell.text, set()).add(cell.look)
     assert looks == {"shop aaaaaaaa": {0}, "shop bbbbbbbb": {1}, "shop cccccccc": {2}, "stan": {3}}
+
+
+def seen_by_two() -> Report:
+    return seen(ladder(), "aaaaaaaa", "cccccccc")
+
+
+def test_a_model_that_was_trained_on_these_sessions_is_marked_in_every_row_of_its_figures():
+    marked: dict[str, set] = {}
+    for section in sections(seen_by_two).values():
+        if section.id not in ("ladder", "training", "recipes"):
+            inside = [picture.numbers for picture in section.pictures if picture.numbers]
+            named = [row[0] for table in (*section.tables, *inside) for row in table.rows]
+            for cell in [*named, *section.legend]:
+                if cell.look is not None:
+                    marked.setdefault(cell.text, set()).add(cell.note)
+    assert marked == {"shop aaaaaaaa": {MARK}, "shop bbbbbbbb": {""}, "shop cccccccc": {MARK}, "stan": {""}}
+    [second, third] = [row[0].note for row in sections(seen_by_two)["ladder"].tables[0].rows]
+    assert second == "over shop aaaaaaaa\u00a0†"
+    assert third == f"over shop bbbbbbbb, {MARK}"
+
+
+def test_where_such_a_model_heads_a_column_or_a_line_of_a_picture_it_bears_the_mark_alone():
+    section = sections(seen_by_two)["repetition"]
+    names = ["shop aaaaaaaa\u00a0†", "shop bbbbbbbb", "shop cccccccc\u00a0†", "stan"]
+    assert section.pictures[0].numbers.head[2:] == names
+    assert names[0] in sections(seen_by_two)["models"].pictures[0].svg
+
+
+def test_such_a_model_is_marked_where_others_are_compared_with_it():
+    second = {name: one for name, one in ladder().models.items() if name.endswith("bbbbbbbb")}
+    over = told(lambda: seen(replace(two_alone(), models=second), "aaaaaaaa"))
+    assert "Against shop aaaaaaaa\u00a0†" in [section.title for section in over.sections()]
+    assert "against shop aaaaaaaa\u00a0† [" in next(over.cards())[2]
+
+
+def test_epochs_are_not_marked_for_they_were_chosen_before_the_refit():
+    section = sections(seen_by_two)["training"]
+    assert {cell.note for cell in section.legend} == {""}
+    assert {row[0].note for row in section.tables[0].rows} == {"epoch 1", "epoch 2", "epoch 3"}
 
 
 def test_differences_say_in_a_word_what_their_interval_does():
