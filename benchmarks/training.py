@@ -27,6 +27,7 @@ from training.config import Recipe, TrainingConfig
 from training.examples import ExampleBatch
 from training.loss import catalogue_cross_entropy
 from training.negatives import Negatives
+from training.run import Run
 
 CATALOGUES = (10_000, 43_097, 100_000, 300_000, 1_000_000)
 LENGTHS = (2, 5, 10, 20, 50)
@@ -116,7 +117,7 @@ def step_milliseconds(size: _Size, negatives: int, repeats: int) -> float:
     config = SRGNNConfig(hidden_size=size.hidden, scoring="cosine", dropout=0.2, reversed_positions=True)
     recipe = Recipe("benchmark", model=config, training=training)
     model = SRGNN(config, size.items, size.length)
-    run = loop.Run(recipe, model, loop._optimizers(model, training), "")
+    run = Run(recipe, model, loop._optimizers(model, training), "")
     sampler = Negatives(np.ones(size.items, np.int64), negatives) if loop._samples(training, size.items) else None
     batch = ExampleBatch(size.clicks.ravel(), size.lengths, size.targets)
     return fastest(lambda: loop._update(run, batch, sampler, 1e-3), repeats)

@@ -1,7 +1,7 @@
 """Training: a prepared corpus in, an artifact out. One flat loop, run once to choose the epoch and, where the recipe
 says ``refit``, once more on train + validation for the chosen number of epochs.
 
-Everything that changes during training lives in :class:`Run`, so a checkpoint is a Run written down.
+Everything that changes during training lives in :class:`.run.Run`, so a checkpoint is a Run written down.
 """
 
 import platform
@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import click
 import numpy as np
@@ -41,6 +41,7 @@ from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy
 from .negatives import Negatives
+from .run import Run, restore, save_checkpoint
 from .schedule import learning_rate
 
 CHECKPOINT_SECONDS = 300.0
@@ -49,38 +50,6 @@ CHECKPOINT_SECONDS = 300.0
 
 class Interrupted(Exception):
     """SIGINT or SIGTERM arrived; the checkpoint, if there is to be one, is written."""
-
-
-@dataclass
-class Run:
-    """A training in progress: what a checkpoint holds."""
-
-    recipe: Recipe
-    model: SRGNN
-    optimizers: list[torch.optim.Optimizer]
-    corpus_id: str
-    stage: Literal["select", "refit"] = "select"
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    blend: dict[str, float] = field(default_factory=dict)
-    """Weights, where the recipe has neighbours."""
-    blended: dict[str, float] = field(default_factory=dict)
-    """Validation figures with them."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.embedding.device
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch (from 1) with the best validation score; the last one where nothing was validated."""
-        scores = [record.get("score", record["epoch"]) for record in self.history]
-        return int(np.argmax(scores)) + 1 if scores else 0
 
 
 def train(
@@ -97,11 +66,11 @@ def train(
         )
     run = _new_run(recipe, corpus, choose_device(device))
     if resume:
-        _restore(run, checkpoint.load(output))
+        restore(run, checkpoint.load(output))
     with stop_signal() as stopped:
         if run.stage == "select":
             for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
-                _save_checkpoint(run, output)
+                save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
             if recipe.training.neighbours:
                 _add_neighbours(run, corpus)
@@ -110,7 +79,7 @@ def train(
         if run.stage == "refit":
             everything = concatenate(corpus.train, corpus.validation)
             for _ in _fit(run, everything, run.best_epoch, None, output, stopped):
-                _save_checkpoint(run, output)
+                save_checkpoint(run, output)
             run.best = _weights(run.model)
     path = _save_artifact(run, corpus, output)
     checkpoint.delete(output)
@@ -202,7 +171,7 @@ def _fit(
                 run.seconds += time.monotonic() - started
                 advance(len(indices))
                 if output and (stopped or time.monotonic() - saved_at > CHECKPOINT_SECONDS):
-                    _save_checkpoint(run, output)
+                    save_checkpoint(run, output)
                     saved_at = time.monotonic()
                 if stopped:
                     state = f"; {output / checkpoint.NAME} holds the state" if output else ""
@@ -334,66 +303,6 @@ def _weights(model: SRGNN) -> dict[str, Tensor]:
 def _selected(run: Run) -> dict[str, float]:
     record = run.history[run.best_epoch - 1]
     return {name: record[name] for name in ("recall@20", "mrr@20") if name in record}
-
-
-# Checkpoint: a Run written down
-
-BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "history", "blend", "blended")
-"""Of a Run, what a checkpoint holds as JSON."""
-
-
-def _save_checkpoint(run: Run, output: Path) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-    for i, optimizer in enumerate(run.optimizers):
-        for number, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if run.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    state = {name: getattr(run, name) for name in BOOKED}
-    state |= {"recipe": run.recipe.as_dict(), "corpus": run.corpus_id}
-    checkpoint.save(output, tensors, state)
-
-
-def _restore(run: Run, saved: checkpoint.Checkpoint) -> None:
-    """Put a checkpoint into a new Run. Raises ConfigError where recipe or corpus are other ones."""
-    if saved.state["corpus"] != run.corpus_id:
-        raise ConfigError("the checkpoint was made on another corpus: give that one, or train without --resume")
-    changed = _first_change(saved.state["recipe"], run.recipe.as_dict())
-    if changed:
-        raise ConfigError(f"the checkpoint was made with another recipe: {changed}. Use that, or delete the checkpoint")
-    run.model.load_state_dict(_under("model.", saved.tensors))
-    run.best = _under("best.", saved.tensors)
-    for i, optimizer in enumerate(run.optimizers):
-        _restore_optimizer(optimizer, _under(f"optimizer.{i}.", saved.tensors))
-    torch.set_rng_state(saved.tensors["random.cpu"])
-    if run.device.type == "cuda" and "random.cuda" in saved.tensors:
-        torch.cuda.set_rng_state(saved.tensors["random.cuda"])
-    for name in BOOKED:
-        setattr(run, name, saved.state[name])
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    slots: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        whole = not tensor.is_floating_point()  # SparseAdam counts its steps with a plain number
-        slots.setdefault(int(number), {})[name] = tensor.item() if whole else tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _first_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    for section in ("rules", "model", "training"):
-        for name, value in now[section].items():
-            if before[section].get(name) != value:
-                return f"{section}.{name} was {before[section].get(name)!r} and is now {value!r}"
-    return ""
 
 
 @contextmanager
