@@ -216,6 +216,8 @@ def _left_out(exclude: Sequence[IntArray] | None) -> Pairs:
 
 def _of_sessions(pairs: Pairs, start: int, stop: int) -> Pairs:
     """Those of a part of the batch, in which sessions count from 0 again."""
+    if not start and (not len(pairs.sessions) or pairs.sessions[-1] < stop):
+        return pairs
     first, last = np.searchsorted(pairs.sessions, (start, stop))
     return Pairs(pairs.sessions[first:last] - start, pairs.rows[first:last], pairs.bonuses[first:last])
 

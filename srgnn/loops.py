@@ -248,6 +248,20 @@ def attended(
 
 
 @compiled
+def scaled(vectors: FloatArray, length: float) -> FloatArray:
+    """Vectors [B, d], each of this length; one of no length stays as it is."""
+    made = np.empty_like(vectors)
+    for session in range(len(vectors)):
+        squares = 0.0
+        for value in vectors[session]:
+            squares += value * value
+        factor = length / max(np.sqrt(squares), 1e-12)
+        for j in range(vectors.shape[1]):
+            made[session, j] = vectors[session, j] * factor
+    return made
+
+
+@compiled
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)); exp overflows to inf, which is right."""
     return 1.0 / (1.0 + float(np.exp(-x)))

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from .conv import GatedSessionConv
 from .graph import SessionGraphs
-from .loops import FloatArray, attended, click_states, gated, neighbour_means
-from .model import SessionEncoder
+from .loops import FloatArray, attended, click_states, gated, neighbour_means, scaled
+from .model import SessionEncoder, SRGNNConfig
 from .readout import SoftAttentionReadout
 from .sequence import IntArray
 
 
 class PackedEncoder:
-    """Node embeddings float64 [N, d] and their graphs -> session vectors float64 [B, d]."""
+    """Node embeddings float64 [N, d] and their graphs -> session vectors float64 [B, d], scaled as SRGNN does."""
 
-    def __init__(self, encoder: SessionEncoder) -> None:
+    def __init__(self, encoder: SessionEncoder, config: SRGNNConfig) -> None:
+        self._length = config.scale if config.scoring == "cosine" else None
         self._steps = encoder.steps
         self._step = _PackedStep(encoder.conv)
         none = np.empty((0, encoder.conv.linear_in.out_features))
@@ -33,7 +34,8 @@ class PackedEncoder:
         for _ in range(self._steps):
             h = self._step(h, graphs)
         clicks = click_states(h, self._positions, graphs.click_node, graphs.click_age)  # [C, d]
-        return self._readout(clicks, h[graphs.last_node], graphs.click_session)
+        vectors = self._readout(clicks, h[graphs.last_node], graphs.click_session)
+        return vectors if self._length is None else scaled(vectors, self._length)
 
 
 class _PackedStep:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .catalogue import Catalogue, Ranks, Top
 from .errors import InputError
 from .graph import session_batch, session_graphs
-from .model import SRGNN, SessionEncoder, SRGNNConfig, scale_vectors
+from .model import SRGNN, SessionEncoder, SRGNNConfig
 from .packed import PackedEncoder
 from .sequence import IntArray
 
@@ -46,7 +46,7 @@ class SRGNNScorer:
     def __init__(self, config: SRGNNConfig, encoder: SessionEncoder, catalogue: Catalogue) -> None:
         self.config = config
         self.encoder = copy.deepcopy(encoder).cpu().double().eval().requires_grad_(False)
-        self._packed = PackedEncoder(self.encoder)
+        self._packed = PackedEncoder(self.encoder, config)
         self.catalogue = catalogue
         self._items = catalogue.matrix.numpy()
 
@@ -76,12 +76,11 @@ class SRGNNScorer:
         """See :class:`Scorer`."""
         return self.catalogue.ranks(self.session_vectors(sequences), targets)
 
-    @torch.inference_mode()
     def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
         """Float64 [B, d]."""
         graphs = session_graphs(sequences)
         nodes = self._items[graphs.x].astype(np.float64)  # [N, d]
-        return scale_vectors(torch.from_numpy(self._packed(nodes, graphs)), self.config)
+        return torch.from_numpy(self._packed(nodes, graphs))
 
     @torch.inference_mode()
     def attention(self, sequence: IntArray) -> list[float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from .errors import ConfigError
 from .vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
+Places = TypeVar("Places", IntArray, int)
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ def encode(vocabulary: Vocabulary, history: Sequence[str]) -> IntArray:
 
 def window(rows: IntArray, rules: SessionRules) -> IntArray:
     """The last clicks of one sequence: int64 [min(n, max_length)]."""
-    end = np.array([len(rows)])
-    return rows[int(window_starts(np.zeros_like(end), end, rules)[0]) :]
+    return rows[int(window_starts(0, len(rows), rules)) :]
 
 
-def window_starts(starts: IntArray, ends: IntArray, rules: SessionRules) -> IntArray:
-    """Where the windows ending (exclusively) at ``ends`` begin, for sequences beginning at ``starts``: int64 [B]."""
-    return np.maximum(starts, ends - rules.max_length)
+def window_starts(starts: Places, ends: Places, rules: SessionRules) -> Places:
+    """Where windows ending (exclusively) at ``ends`` begin, for sequences beginning at ``starts``: [B], or one."""
+    begins: Places = np.maximum(starts, ends - rules.max_length)
+    return begins
