@@ -111,7 +111,7 @@ def empty_table(entries: int) -> IntArray:
 @compiled
 def slot_of(table: IntArray, keys: IntArray, key: int | np.int64) -> int:
     """The slot of ``key``, or the free one where it belongs; ``keys`` are those that the table tells the places of."""
-    slot = int(key) * 0x9E3779B1 & len(table) - 1  # Knuth's multiplier; row and session numbers are below 2 ** 31
+    slot = int(key) * 0x9E3779B1 & len(table) - 1  # Knuth's multiplier; a product past 2 ** 63 wraps, which is as good
     while table[slot] >= 0 and keys[table[slot]] != key:
         slot = slot + 1 & len(table) - 1
     return slot
@@ -366,18 +366,16 @@ def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, I
 def last_clicks(sequence: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """The distinct items of a sequence in the order of their last clicks, the ages of these clicks, and how often each
     was clicked: three [n]."""
-    rows, ages, times = np.empty_like(sequence), np.empty_like(sequence), np.empty_like(sequence)
-    found = 0
-    for place in range(len(sequence)):
-        row, clicks, again = sequence[place], 0, False
-        for other in range(len(sequence)):
-            if sequence[other] == row:
-                clicks += 1
-                again = again or other > place
-        if not again:
-            rows[found], ages[found], times[found] = row, len(sequence) - 1 - place, clicks
-            found += 1
-    return rows[:found], ages[:found], times[:found]
+    rows, ages, times = np.empty_like(sequence), np.empty_like(sequence), np.zeros_like(sequence)
+    table = empty_table(len(sequence))
+    first = len(sequence)  # filled from the end
+    for place in range(len(sequence) - 1, -1, -1):
+        slot = slot_of(table, rows, sequence[place])
+        if table[slot] < 0:
+            first -= 1
+            table[slot], rows[first], ages[first] = first, sequence[place], len(sequence) - 1 - place
+        times[table[slot]] += 1
+    return rows[first:], ages[first:], times[first:]
 
 
 # What a session says about some items (srgnn/blend.py).
