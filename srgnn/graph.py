@@ -1,4 +1,4 @@
-"""The only session-graph construction there is: one vectorised pass, for one session or for thousands.
+"""The only session-graph construction there is: one compiled pass, for one session or for thousands.
 
 Shape letters, used throughout the project: B sessions, N nodes, E edges, C clicks, V catalogue items, d hidden size.
 """
@@ -80,4 +80,6 @@ def flat_session_graphs(items: npt.NDArray[np.integer[Any]], lengths: IntArray) 
     """What :func:`flat_session_batch` holds, in numpy."""
     if lengths.min() < 1:
         raise ValueError(f"sequence {int(lengths.argmin())} is empty: a session graph needs at least one click")
+    if lengths.sum() != len(items):  # a compiled loop would read what is behind the array
+        raise ValueError(f"the lengths sum to {int(lengths.sum())}, but there are {len(items)} clicks")
     return SessionGraphs(*loops.session_graphs(np.ascontiguousarray(items, np.int64), lengths))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Batch
 
-from srgnn.graph import flat_session_batch, session_batch
+from srgnn.graph import flat_session_batch, flat_session_graphs, session_batch
 
 KEYS = ("x", "edge_index", "weight_in", "weight_out", "click_node", "click_session", "click_age", "last_node")
 SESSIONS = st.lists(
@@ -93,3 +93,8 @@ def test_no_sessions_and_empty_sessions_are_refused():
         session_batch([])
     with pytest.raises(ValueError, match="sequence 1 is empty"):
         session_batch([np.array([1]), np.array([], dtype=np.int64)])
+
+
+def test_lengths_that_do_not_belong_to_the_clicks_are_refused():
+    with pytest.raises(ValueError, match="the lengths sum to 4, but there are 3 clicks"):
+        flat_session_graphs(np.array([1, 2, 3]), np.array([2, 2]))
