@@ -92,17 +92,18 @@ class BlendScorer:
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """See :class:`srgnn.scorer.Scorer`."""
         vectors = self.model.session_vectors(sequences)
-        return self.model.catalogue.top_k(vectors, k, exclude, self._bonuses(sequences))
+        return self.model.catalogue.top_k(vectors, k, exclude, self.bonuses(sequences))
 
     def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
         """See :class:`srgnn.scorer.Scorer`."""
-        return self.model.catalogue.ranks(self.model.session_vectors(sequences), targets, self._bonuses(sequences))
+        return self.model.catalogue.ranks(self.model.session_vectors(sequences), targets, self.bonuses(sequences))
 
     def attention(self, sequence: IntArray) -> list[float]:
         """The model's."""
         return self.model.attention(sequence)
 
-    def _bonuses(self, sequences: Sequence[IntArray]) -> Pairs:
+    def bonuses(self, sequences: Sequence[IntArray]) -> Pairs:
+        """What each session adds to scores of the model, in the order of sessions."""
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
         return Pairs(*loops.bonuses(memory, items, lengths, MOST_VOTED, SHARE_UNIT, self._vector))

@@ -23,7 +23,6 @@ SESSIONS_AT_ONCE = 64
 SCORES_AT_ONCE = 1 << 22
 """Rough scores held at once, 16 MiB. More leave the cache; fewer mean more blocks for each batch."""
 
-
 _LOWEST_OF: dict[torch.dtype, float] = {torch.int32: np.iinfo(np.int32).min, torch.float32: -np.inf}
 """What marks an item that may not be answered among unscaled scores."""
 

@@ -1,9 +1,10 @@
-"""The encoder multiplied out for inference, in numpy: the same function of the same weights, several times as fast.
+"""The encoder multiplied out for inference: the same function of the same weights, several times as fast.
 
 One session is a handful of nodes, so a forward pass through :class:`srgnn.model.SessionEncoder` is mostly the cost of
-calling: modules, message passing, separate linear maps. Here linear maps that follow one another are one matrix, and
-both directions of the graph one sum. numpy, because its calls cost a third of torch's and its products of a few rows
-in float64 take half the time. ``tests/unit/srgnn/test_packed.py`` holds the encoder and this together to 1e-12.
+calling: modules, message passing, separate linear maps. Here linear maps that follow one another are one matrix, both
+directions of the graph one sum, and what is between two products one compiled loop. The products are numpy's, because
+its calls cost a third of torch's and its products of a few rows in float64 take half the time.
+``tests/unit/srgnn/test_packed.py`` holds the encoder and this together to 1e-12.
 """
 
 import numpy as np

@@ -5,7 +5,6 @@ another version of numba, they are compiled again; so build with NUMBA_CPU_NAME=
 """
 
 import numpy as np
-import torch
 
 from .blend import BlendScorer, BlendWeights
 from .model import SRGNN, SRGNNConfig
@@ -26,8 +25,7 @@ def main() -> None:
     sequences, matrix = [np.array([0, 1])], scorer.catalogue.matrix
     for scan in (Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))):
         scorer.catalogue.scan = scan
-        with torch.inference_mode():
-            blended.top_k(sequences, 1)
+        blended.top_k(sequences, 1)
     blended.ranks(sequences, np.array([2]))
 
 

@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srgnn import loops
 from srgnn.loops import offer, order
 
 ENTRIES = st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), st.integers(0, 5)), max_size=30)
@@ -18,3 +19,14 @@ def test_the_best_entries_are_held_and_sorted(entries, size):
     order(values, keys, held)
     best = sorted(entries, key=lambda entry: (-entry[0], entry[1]))[:size]
     assert list(zip(values[:held].tolist(), keys[:held].tolist(), strict=True)) == best
+
+
+def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
+    def nowhere(function, **options):
+        if options.get("cache"):
+            raise RuntimeError("no locator available")  # as numba says
+        return before(function, **options)
+
+    before = loops.njit
+    monkeypatch.setattr(loops, "njit", nowhere)
+    assert loops.compiled(lambda x: x + 1)(2) == 3
