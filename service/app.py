@@ -34,13 +34,12 @@ from .settings import Settings
 from .state import Live, Service, State
 from .swap import Alone, check_keeps_enough, load
 from .telemetry import METRICS_DIRECTORY, Metrics, Telemetry
-from .tracing import Traces, start_tracing, stop_tracing
+from .tracing import Traces, Tracing, start_tracing, stop_tracing
 from .versions import Versions
 from .worker import Link
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
-    from opentelemetry.sdk.trace import TracerProvider
 
 NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Of FastAPI's own: its spans hold the path, and so the session id."""
@@ -169,7 +168,7 @@ def _lifespan(
     live: Live,
     swapper: Alone | Member | None,
     keys: Keys | None,
-    tracing: "TracerProvider | None",
+    tracing: Tracing | None,
     *,
     closes_store: bool,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
@@ -203,7 +202,7 @@ async def _tell_queue_length(metrics: Metrics, batcher: Batcher) -> None:
         await asyncio.sleep(1)
 
 
-def _add_middleware(app: FastAPI, service: Service, keys: Keys | None, tracing: "TracerProvider | None") -> None:
+def _add_middleware(app: FastAPI, service: Service, keys: Keys | None, tracing: Tracing | None) -> None:
     """From the inside out: a request goes through the last one first."""
     app.add_middleware(Express)
     app.add_middleware(BodyLimit, max_bytes=service.settings.max_body_bytes)
@@ -211,6 +210,6 @@ def _add_middleware(app: FastAPI, service: Service, keys: Keys | None, tracing: 
     app.add_middleware(CloseConnections, drain=service.drain)
     app.add_middleware(Telemetry, metrics=service.metrics)  # around all that answers
     if tracing:
-        app.add_middleware(Traces, tracer=tracing.get_tracer("srgnn", __version__))
+        app.add_middleware(Traces, tracer=tracing.provider.get_tracer("srgnn", __version__))
     app.add_middleware(Shedding, load=service.load)
     app.add_middleware(SecurityHeaders)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -24,6 +24,7 @@ from .telemetry import METHODS, request_id, trace_id
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
 FLUSH_SECONDS = 2.0
@@ -34,7 +35,14 @@ _tracer: ContextVar["Tracer | None"] = ContextVar("tracer", default=None)
 _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
-def start_tracing() -> "TracerProvider | None":
+class Tracing(NamedTuple):
+    """What makes spans, and what sends them."""
+
+    provider: "TracerProvider"
+    exporter: "SpanExporter"
+
+
+def start_tracing() -> Tracing | None:
     """What makes spans and sends them, as OTEL_... variables say; None where they do not ask for it.
 
     They ask by naming an endpoint, or by OTEL_TRACES_EXPORTER=otlp. A thread sends, out of a queue of bounded length
@@ -56,10 +64,11 @@ def start_tracing() -> "TracerProvider | None":
     resource = Resource.create(ours.merge(OTELResourceDetector().detect()).attributes)
     try:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        exporter = OTLPSpanExporter()
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     except ValueError as error:
         raise ConfigError(f"OTEL_... variables do not fit together: {error}") from error
-    return provider
+    return Tracing(provider, exporter)
 
 
 def _asked_for() -> bool:
@@ -85,11 +94,16 @@ def _first_set(*names: str) -> str:
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-async def stop_tracing(provider: "TracerProvider") -> None:
-    """Send what waits, for at most ``FLUSH_SECONDS``; OpenTelemetry itself would wait 30 s for a hung collector."""
-    thread = threading.Thread(target=provider.shutdown, name="stop tracing", daemon=True)
+async def stop_tracing(tracing: Tracing) -> None:
+    """Send what waits, for at most ``FLUSH_SECONDS``, then give it up.
+
+    OpenTelemetry itself would wait 30 s for a hung collector, and try again for as long as its exporter is open.
+    """
+    thread = threading.Thread(target=tracing.provider.shutdown, name="stop tracing", daemon=True)
     thread.start()
     await asyncio.to_thread(thread.join, FLUSH_SECONDS)
+    if thread.is_alive():
+        tracing.exporter.shutdown()
 
 
 class Traces:

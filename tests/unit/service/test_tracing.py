@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -267,6 +268,15 @@ async def test_a_collector_that_is_down_or_hangs_fails_no_request_and_holds_up_n
                 await asyncio.to_thread(collector.until, lambda: collector.requests > 0)
             stopping = time.monotonic()
         assert time.monotonic() - stopping < FLUSH_SECONDS + 15, "OpenTelemetry's own limit is 30 s"
+    await asyncio.to_thread(no_exporter_left)
+
+
+def no_exporter_left() -> None:
+    """A thread that tries again draws from the process's random numbers, under the feet of the tests after this one."""
+    for thread in threading.enumerate():
+        if thread.name in ("OtelBatchSpanRecordProcessor", "stop tracing"):
+            thread.join(15)
+            assert not thread.is_alive(), f"{thread.name} goes on after the stop"
 
 
 async def test_without_being_asked_for_nothing_of_it_is_there(
@@ -297,10 +307,10 @@ def test_traces_are_asked_for_by_an_endpoint_or_an_exporter(
 ) -> None:
     for name, value in variables.items():
         environment.setenv(name, value)
-    provider = start_tracing()
-    assert (provider is not None) == asked
-    if provider:
-        provider.shutdown()
+    tracing = start_tracing()
+    assert (tracing is not None) == asked
+    if tracing:
+        tracing.provider.shutdown()
 
 
 @pytest.mark.parametrize(
