@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, forbid, within_reach
+from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, within_reach
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 64
@@ -156,14 +156,11 @@ class Catalogue:
         query = self.scan.query(vectors)
         floors = Floors.empty(len(vectors), k)
         found = []
-        for block in self._blocks(len(vectors)):
-            rough = self.scan.rough(query, block)  # [b, G, GROUP]
-            low, first_row = _LOWEST_OF[rough.dtype], block.start * GROUP
-            forbid(rough.numpy(), first_row, self._unanswerable, excluded, low)
-            best = rough.amax(dim=2).numpy()
-            error = self.scan.error(query, block)
-            scored = Block(rough.numpy(), best, self.scan.scales(block), error, first_row, low)
-            found.append(Pairs(*within_reach(scored, bonuses, query.unit, floors)))
+        for groups in self._blocks(len(vectors)):
+            rough = self.scan.rough(query, groups)  # [b, G, GROUP]
+            block = Block(rough.numpy(), self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype])
+            reach = within_reach(block, query.margins, self._unanswerable, excluded, bonuses, floors)
+            found.append(Pairs(*reach))
         return _concatenated(found)
 
     def _blocks(self, sessions: int) -> Iterator[slice]:
@@ -185,7 +182,8 @@ class Catalogue:
         counted_already = np.bincount(sessions[is_target], minlength=len(v))  # [b]: 1 for a target with a bonus
         own = torch.from_numpy(exact_own).unsqueeze(1)  # [b, 1]
         # twice, so that rounding the borders cannot matter
-        error = 2 * torch.from_numpy(self._float32.error(query, everything).max(axis=1, keepdims=True))
+        longest = self._float32.groups(everything).longest.max()
+        error = 2 * longest * torch.from_numpy(query.margins.on_longest).unsqueeze(1)
         low, high = (own - error).float(), (own + error).float()
         above, from_low = _count(scores > high), _count(scores >= low)
         rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone, if at all

@@ -32,6 +32,9 @@ Rough = npt.NDArray[Any]
 BONUS_ROUNDINGS = 2.0**-40
 """Relative error of adding a bonus in units of its session, with room to spare."""
 
+DISTANCES = 32
+"""Clicks from one to another whose weights are computed ahead: more are rare."""
+
 
 def compiled(function: Function) -> Function:
     """Compile ``function`` at its first call with each combination of argument types."""
@@ -301,13 +304,15 @@ def votes(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
         most += index.session_starts[session + 1] - index.session_starts[session]
     table = empty_table(most)
     rows, sums = np.empty(most, np.int64), np.zeros(most)
+    decays = np.exp(-np.arange(DISTANCES) / memory.distance_decay)
     found = 0
     for neighbour in range(len(sessions)):
         session = sessions[neighbour]
         for click in range(index.session_starts[session], index.session_starts[session + 1]):
             row = np.int64(index.clicked[click])
             distance = abs(index.clicked_at[click] - shared_at[neighbour])
-            weight = similarity[neighbour] * memory.item_weight[row] * np.exp(-distance / memory.distance_decay)
+            decay = decays[distance] if distance < DISTANCES else np.exp(-distance / memory.distance_decay)
+            weight = similarity[neighbour] * memory.item_weight[row] * decay
             slot = slot_of(table, rows, row)
             if table[slot] < 0:
                 table[slot], rows[found] = found, row
@@ -348,6 +353,8 @@ def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, I
     best, chosen = np.empty(size), np.empty(size, np.int64)
     held = 0
     for place in range(found):
+        if held == size and similarity[place] < best[0]:
+            continue  # what follows makes no similarity greater, and is most of the work
         similarity[place] *= np.exp(-(sessions[place] / past_sessions / memory.session_decay))
         if memory.cosine:
             similarity[place] /= np.sqrt(
@@ -446,17 +453,34 @@ class Pairs(NamedTuple):
     """[M]: what the session adds to the item's score."""
 
 
+class Groups(NamedTuple):
+    """What scores of G groups of rows are worth, and how far off they may be."""
+
+    scales: FloatArray
+    """[G]: a rough score times this is the score in the session's unit."""
+    longest: FloatArray
+    """[G]: length of the longest item."""
+    residual: FloatArray
+    """[G]: length of the most that rounding took from an item."""
+
+
+class Margins(NamedTuple):
+    """Of b sessions: a score in a group is off by ``on_longest * longest + on_residual * residual`` at most."""
+
+    on_longest: FloatArray
+    """[b]."""
+    on_residual: FloatArray
+    """[b]."""
+    units: FloatArray
+    """[b]: a rough score times the group's scale times this is the score of the model."""
+
+
 class Block(NamedTuple):
     """Rough scores of b sessions for G groups of rows."""
 
     rough: Rough
-    """[b, G, GROUP]: times the group's scale and the session's unit the score, give or take the error."""
-    best: Rough
-    """[b, G]: the largest of each group."""
-    scales: FloatArray
-    """[G]."""
-    error: FloatArray
-    """[b, G], in the session's unit."""
+    """[b, G, GROUP]."""
+    groups: Groups
     first_row: int
     low: float
     """What ``rough`` holds where there is no answer."""
@@ -480,10 +504,10 @@ class Floors(NamedTuple):
 
 @compiled
 def rounded(vectors: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray, FloatArray]:
-    """Session vectors [b, d] as int8, the lengths of these and of what rounding took from them [b, 1], and the units of
+    """Session vectors [b, d] as int8, the lengths of these and of what rounding took from them [b], and the units of
     the sessions [b]: vector = unit * (int8 + rest)."""
     b, d = vectors.shape
-    codes, length, rest, unit = np.empty((b, d), np.int8), np.empty((b, 1)), np.empty((b, 1)), np.empty(b)
+    codes, length, rest, unit = np.empty((b, d), np.int8), np.empty(b), np.empty(b), np.empty(b)
     for session in range(b):
         unit[session] = max(np.abs(vectors[session]).max() / 127.0, 1e-300)
         squares = rests = 0.0
@@ -493,7 +517,7 @@ def rounded(vectors: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray, Floa
             codes[session, j] = np.int8(code)
             squares += code * code
             rests += (scaled - code) * (scaled - code)
-        length[session, 0], rest[session, 0] = np.sqrt(squares), np.sqrt(rests)
+        length[session], rest[session] = np.sqrt(squares), np.sqrt(rests)
     return codes, length, rest, unit
 
 
@@ -516,79 +540,91 @@ def forbid(rough: Rough, first_row: int, unanswerable: IntArray, excluded: Pairs
 
 @compiled
 def within_reach(
-    block: Block, bonuses: Pairs, units: FloatArray, floors: Floors
+    block: Block, margins: Margins, unanswerable: IntArray, excluded: Pairs, bonuses: Pairs, floors: Floors
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Every pair of a block that may be among the best k of its session, as Pairs.
 
     An item is no better than its rough score plus the error; the k-th largest of all rough scores less their error is a
-    floor that the best k do not fall below. ``bonuses`` of a session are divided by its unit, ``units`` [b].
+    floor that the best k do not fall below. ``unanswerable`` and ``excluded`` as in :func:`forbid`.
     """
-    upper = take_out(block, bonuses, units, floors)
-    group = block.rough.shape[2]
-    room = len(upper) + 64 * len(block.rough)
+    forbid(block.rough, block.first_row, unanswerable, excluded, block.low)
+    groups, group = block.groups, block.rough.shape[2]
+    room = len(bonuses.rows) + 64 * len(block.rough)
     sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
-    found = next_bonus = 0
+    error, most = np.empty(len(groups.scales)), np.empty(len(groups.scales))
+    with_bonus = np.empty(len(bonuses.rows))
+    found = stop = 0
     for session in range(len(block.rough)):
-        best, error = block.best[session] * block.scales, block.error[session]  # [G] each
-        floor = raise_floor(block, session, best - error, floors)
-        while next_bonus < len(upper) and bonuses.sessions[next_bonus] == session:
-            if upper[next_bonus] >= floor and upper[next_bonus] != -np.inf:
-                sessions[found], rows[found] = session, bonuses.rows[next_bonus]
-                added[found] = bonuses.bonuses[next_bonus]
+        for g in range(len(error)):
+            error[g] = margins.on_longest[session] * groups.longest[g]
+            error[g] += margins.on_residual[session] * groups.residual[g]
+        start = stop
+        while stop < len(with_bonus) and bonuses.sessions[stop] == session:
+            bonus = bonuses.bonuses[stop] / margins.units[session]
+            with_bonus[stop] = take_out(block, session, bonuses.rows[stop], bonus, error, floors)
+            stop += 1
+        score_groups(block, session, most)
+        floor = raise_floor(block, session, error, floors, most)
+        most += error
+        for i in range(start, stop):
+            if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
+                sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
                 found += 1
-            next_bonus += 1
-        best += error
-        for g in range(len(best)):
-            if best[g] < floor:
+        for g in range(len(most)):
+            if most[g] < floor:
                 continue
-            if found + group + len(upper) > len(rows):
+            if found + group + len(with_bonus) > len(rows):
                 sessions, rows = np.append(sessions, np.empty_like(sessions)), np.append(rows, np.empty_like(rows))
                 added = np.append(added, np.zeros_like(added))
             rough, first_row = block.rough[session, g], block.first_row + g * group
             for r in range(group):
-                if rough[r] * block.scales[g] + error[g] >= floor and rough[r] != block.low:
+                if rough[r] * groups.scales[g] + error[g] >= floor and rough[r] != block.low:
                     sessions[found], rows[found] = session, first_row + r
                     found += 1
     return sessions[:found], rows[:found], added[:found]
 
 
 @compiled
-def take_out(block: Block, bonuses: Pairs, units: FloatArray, floors: Floors) -> FloatArray:
-    """Upper bounds of the scores of items with a bonus [M], -inf where there is no answer or the item is of another
-    block; the floors count them, and in the block there is no answer for them any more."""
-    upper = np.full(len(bonuses.rows), -np.inf)
+def take_out(block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors) -> float:
+    """The most that an item with a bonus may score, in the session's unit; -inf where there is no answer or it is of
+    another block. The floors count it, and in the block there is no answer for it any more."""
     group = block.rough.shape[2]
-    for i in range(len(upper)):
-        session, row = bonuses.sessions[i], bonuses.rows[i] - block.first_row
-        g, r = row // group, row % group
-        if row < 0 or g >= len(block.scales) or block.rough[session, g, r] == block.low:
-            continue
-        rough = block.rough[session, g, r]
-        bonus = bonuses.bonuses[i] / units[session]
-        margin = block.error[session, g] + abs(bonus) * BONUS_ROUNDINGS
-        upper[i] = rough * block.scales[g] + bonus + margin
-        bound = rough * block.scales[g] + bonus - margin
-        floors.held[session] = offer(floors.bounds[session], floors.keys[session], floors.held[session], bound, 0)
-        block.rough[session, g, r] = block.low
-        if rough == block.best[session, g]:
-            block.best[session, g] = block.rough[session, g].max()
-    return upper
+    g, r = (row - block.first_row) // group, (row - block.first_row) % group
+    if row < block.first_row or g >= len(error) or block.rough[session, g, r] == block.low:
+        return -np.inf
+    score = block.rough[session, g, r] * block.groups.scales[g] + bonus
+    margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
+    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
+    floors.held[session] = offer(bounds, keys, held, score - margin, 0)
+    block.rough[session, g, r] = block.low
+    return float(score + margin)
 
 
 @compiled
-def raise_floor(block: Block, session: int, lower: FloatArray, floors: Floors) -> float:
-    """The floor of a session with this block, -inf before k bounds are known; ``lower`` [G] are the bounds of
-    the best of each group, which stand in for all as long as there are k groups."""
+def score_groups(block: Block, session: int, best: FloatArray) -> None:
+    """Write the best score of each group to ``best`` [G], in the session's unit."""
+    for g in range(len(best)):
+        rough = block.rough[session, g]
+        largest = rough[0]
+        for r in range(1, len(rough)):  # nothing else in this loop, or it is not compiled to vectors
+            largest = max(largest, rough[r])
+        best[g] = largest * block.groups.scales[g]
+
+
+@compiled
+def raise_floor(block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray) -> float:
+    """The floor of a session with this block, -inf before k bounds are known. Where there are k groups, the ``best`` of
+    each [G] stands in for all; ``error`` [G]."""
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-    if len(lower) < len(bounds):
-        for g in range(len(lower)):
+    if len(best) >= len(bounds):
+        for g in range(len(best)):
+            if held < len(bounds) or best[g] - error[g] > bounds[0]:
+                held = offer(bounds, keys, held, best[g] - error[g], 0)
+    else:
+        for g in range(len(best)):
             for rough in block.rough[session, g]:
                 if rough != block.low:
-                    held = offer(bounds, keys, held, rough * block.scales[g] - block.error[session, g], 0)
-    else:
-        for bound in lower:
-            if held < len(bounds) or bound > bounds[0]:
-                held = offer(bounds, keys, held, bound, 0)
+                    held = offer(bounds, keys, held, rough * block.groups.scales[g] - error[g], 0)
     floors.held[session] = held
     return bounds[0] if held == len(bounds) else -np.inf
 

@@ -7,6 +7,7 @@ The bound is kept for groups of neighbouring rows, each with its own scale: one 
 the bound of its own group only. Shape letters: G groups, of the whole catalogue or of the part asked for.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .loops import rounded
+from .loops import Groups, Margins, rounded
 
 GROUP = 32
 """Rows a group; fixed by the artifact's format."""
@@ -60,12 +61,8 @@ class Query(NamedTuple):
 
     vectors: Tensor
     """[b, d]."""
-    length: FloatArray
-    """float64 [b, 1]: length of ``vectors``."""
-    residual: FloatArray
-    """float64 [b, 1]: length of what rounding took from them."""
-    unit: FloatArray
-    """float64 [b]: what rough scores times their scales are to be multiplied with for scores of the model."""
+    margins: Margins
+    """How far off their scores may be."""
 
 
 class Scan(Protocol):
@@ -76,16 +73,16 @@ class Scan(Protocol):
         """As shown in GET /model."""
 
     def query(self, vectors: Tensor) -> Query:
-        """Float64 [b, d] -> what the other methods take."""
+        """Float64 [b, d] -> what :meth:`rough` takes."""
 
     def rough(self, query: Query, groups: slice) -> Tensor:
-        """Unscaled scores of these groups: int32 or float32 [b, G, GROUP], anything in the rows past the last item."""
+        """Unscaled scores of these groups: int32 or float32 [b, G, GROUP], anything in the rows past the last item.
 
-    def scales(self, groups: slice) -> FloatArray:
-        """float64 [G]: rough times this is the score."""
+        They are in memory of this thread's that its next call of any scan writes over.
+        """
 
-    def error(self, query: Query, groups: slice) -> FloatArray:
-        """float64 [b, G]: bound on |rough * scale - exact score| within each group."""
+    def groups(self, groups: slice) -> Groups:
+        """What the scores of these groups are worth."""
 
 
 def quantise(matrix: Tensor) -> Quantised:
@@ -123,30 +120,25 @@ class Float32Scan:
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
-        self._ones = np.ones(num_groups(len(matrix)))
-        self._longest = _longest(_grouped(matrix))
+        longest = _longest(_grouped(matrix))
+        self._groups = Groups(np.ones_like(longest), longest, np.zeros_like(longest))
         self._roundings = (matrix.shape[1] + 8) * ROUNDING  # d products, their sum, the vectors themselves
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        length = _lengths(vectors.numpy())
-        return Query(vectors.float(), length, np.zeros_like(length), np.ones(len(length)))
+        length: FloatArray = np.linalg.norm(vectors.numpy(), axis=1)
+        return Query(vectors.float(), Margins(length * self._roundings, np.zeros_like(length), np.ones_like(length)))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
         rows = self._matrix[groups.start * GROUP : groups.stop * GROUP]
-        scores = torch.empty(len(query.vectors), (groups.stop - groups.start) * GROUP)
+        scores = _scratch(len(query.vectors), groups, torch.float32)
         torch.mm(query.vectors, rows.T, out=scores[:, : len(rows)])
         return scores.view(len(scores), -1, GROUP)
 
-    def scales(self, groups: slice) -> FloatArray:
+    def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
-        return self._ones[groups]
-
-    def error(self, query: Query, groups: slice) -> FloatArray:
-        """See :class:`Scan`."""
-        error: FloatArray = query.length * (self._roundings * self._longest[groups])
-        return error
+        return _part(self._groups, groups)
 
 
 class Int8Scan:
@@ -160,29 +152,44 @@ class Int8Scan:
 
     def __init__(self, matrix: Tensor, quantised: Quantised) -> None:
         self._items = quantised.items
-        self._scales = quantised.scales.double().numpy()
-        self._longest = _longest(_grouped(matrix))  # |e|
-        self._residual = _longest(part - again for part, again, _ in quantised.parts(matrix))  # |u|
+        residual = _longest(part - again for part, again, _ in quantised.parts(matrix))
+        self._groups = Groups(quantised.scales.double().numpy(), _longest(_grouped(matrix)), residual)
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        codes, *rest = rounded(vectors.numpy())
-        return Query(torch.from_numpy(codes), *rest)
+        codes, length, residual, unit = rounded(vectors.numpy())
+        return Query(torch.from_numpy(codes), Margins(residual + FLOAT64_ROUNDINGS * length, length, unit))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
-        scores = torch._int_mm(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP].T)
+        scores = _scratch(len(query.vectors), groups, torch.int32)
+        torch._int_mm(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP].T, out=scores)
         return scores.view(len(scores), -1, GROUP)
 
-    def scales(self, groups: slice) -> FloatArray:
+    def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
-        return self._scales[groups]
+        return _part(self._groups, groups)
 
-    def error(self, query: Query, groups: slice) -> FloatArray:
-        """See :class:`Scan`."""
-        on_longest = query.residual + FLOAT64_ROUNDINGS * query.length
-        error: FloatArray = on_longest * self._longest[groups] + query.length * self._residual[groups]
-        return error
+
+class _Memory(threading.local):
+    """Of one thread, kept: fresh pages for the scores of 64 sessions cost as much as scoring them (docs/log.md)."""
+
+    scores: npt.NDArray[np.int32] = np.empty(0, np.int32)
+
+
+_memory = _Memory()
+
+
+def _scratch(sessions: int, groups: slice, dtype: torch.dtype) -> Tensor:
+    """[sessions, rows of these groups] of a type of four bytes, for the time being."""
+    rows = (groups.stop - groups.start) * GROUP
+    if len(_memory.scores) < sessions * rows:
+        _memory.scores = np.empty(sessions * rows, np.int32)
+    return torch.from_numpy(_memory.scores[: sessions * rows]).view(dtype).view(sessions, rows)
+
+
+def _part(whole: Groups, groups: slice) -> Groups:
+    return Groups(whole.scales[groups], whole.longest[groups], whole.residual[groups])
 
 
 def _grouped(matrix: Tensor) -> Iterator[Tensor]:
@@ -196,9 +203,3 @@ def _longest(parts: Iterator[Tensor]) -> FloatArray:
     """Length of the longest row of each group: float64 [G]."""
     lengths = [torch.linalg.vector_norm(part.double(), dim=2).amax(dim=1).numpy() for part in parts]
     return np.concatenate(lengths)
-
-
-def _lengths(vectors: FloatArray) -> FloatArray:
-    """[b, d] -> [b, 1]."""
-    lengths: FloatArray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return lengths

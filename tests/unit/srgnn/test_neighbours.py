@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn.errors import ConfigError
-from srgnn.loops import last_clicks
+from srgnn.loops import DISTANCES, last_clicks
 from srgnn.neighbours import STAN, Neighbours, Weights
 from srgnn.session_index import SessionIndex
 from tests.corpora import split_of
@@ -96,25 +96,35 @@ def test_idf_weighs_rare_items_more_in_similarity_and_in_votes():
     assert found[1] == pytest.approx(math.log(2) * math.log(4 / 3))
 
 
-@given(SESSIONS, st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=6))
-def test_votes_agree_with_three_loops(sessions, sequence):
-    """STAN as one would write it down, with everyone a neighbour."""
-    weights = replace(STAN, neighbours=100)
-    expected = {}
+@given(SESSIONS, st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=6), st.integers(1, 12))
+def test_votes_agree_with_three_loops(sessions, sequence, neighbours):
+    """STAN as one would write it down."""
+    weights = replace(STAN, neighbours=neighbours)
     idf = [math.log(len(sessions) / max(1, sum(item in session for session in sessions))) for item in range(ITEMS)]
     age = {item: len(sequence) - 1 - place for place, item in enumerate(sequence)}
+    similar = []
     for number, session in enumerate(sessions):
-        places = {item: place for place, item in enumerate(session)}
         shared = sorted(set(session) & set(sequence), key=lambda item: -age[item])
         if shared:
             similarity = sum(math.exp(-age[item] / weights.click_decay) * idf[item] for item in shared)
             similarity *= math.exp(-(len(sessions) - 1 - number) / len(sessions) / weights.session_decay)
-            for item, place in places.items():
-                away = abs(place - places[shared[-1]])
-                vote = similarity * idf[item] * math.exp(-away / weights.distance_decay)
-                expected[item] = expected.get(item, 0) + vote
+            similar.append((similarity, number, shared[-1]))
+    expected = {}
+    for similarity, number, last_shared in sorted(similar, reverse=True)[:neighbours]:
+        places = {item: place for place, item in enumerate(sessions[number])}
+        for item, place in places.items():
+            away = abs(place - places[last_shared])
+            vote = similarity * idf[item] * math.exp(-away / weights.distance_decay)
+            expected[item] = expected.get(item, 0) + vote
 
     assert votes(sessions, weights, sequence) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_distance_decay_goes_on_past_what_is_computed_ahead():
+    session = [0, *[1] * (DISTANCES - 2), 2, 3, 4]
+    found = votes([session], replace(PLAIN, distance_decay=9.0), [0])
+    expected = {item: math.exp(-session.index(item) / 9) for item in (0, 2, 3, 4)}
+    assert {item: found[item] for item in expected} == pytest.approx(expected)
 
 
 def test_last_clicks_are_in_their_order_with_ages_and_numbers():

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,10 +31,18 @@ def scores_and_errors(scan, vectors, num_items, groups=None):
     """Scores in each session's unit and their bound, both float64 [b, items of the groups]."""
     groups = groups or slice(0, num_groups(num_items))
     query = scan.query(vectors)
-    scores = (scan.rough(query, groups).double() * torch.from_numpy(scan.scales(groups)).view(1, -1, 1)).flatten(1)
-    error = torch.from_numpy(scan.error(query, groups)).repeat_interleave(GROUP, dim=1)
+    scales = torch.from_numpy(scan.groups(groups).scales)
+    scores = (scan.rough(query, groups).double() * scales.view(1, -1, 1)).flatten(1)
+    error = torch.from_numpy(error_of(scan, query, groups)).repeat_interleave(GROUP, dim=1)
     kept = num_items - groups.start * GROUP
     return scores[:, :kept], error[:, :kept]
+
+
+def error_of(scan, query, groups):
+    """The bound, [b, G]."""
+    on_longest, on_residual, _ = query.margins
+    _, longest, residual = scan.groups(groups)
+    return on_longest[:, None] * longest + on_residual[:, None] * residual
 
 
 @given(num_items=st.integers(1, 300), width=st.integers(2, 200), seed=st.integers(0, 1000))
@@ -57,7 +67,7 @@ def test_an_item_of_unusual_length_loosens_the_bound_of_its_own_group_only():
     matrix, vectors = torch.ones(10 * GROUP, 8), torch.ones(1, 8, dtype=torch.float64)
     matrix[3 * GROUP] = 1000.0
     for scan in scans(matrix):
-        error = scan.error(scan.query(vectors), slice(0, 10))[0]
+        error = error_of(scan, scan.query(vectors), slice(0, 10))[0]
         assert error[3] > 100 * error[2]
         assert bool((error[[0, 1, 2, 4, 5, 6, 7, 8, 9]] == error[0]).all())
 
@@ -71,6 +81,17 @@ def test_a_part_of_the_catalogue_is_scored_as_in_the_whole():
             part, part_error = scores_and_errors(scan, vectors, 300, groups)
             assert bool(((part - whole[:, rows]).abs() <= error[:, rows]).all())
             assert bool((part_error == error[:, rows]).all())
+
+
+def test_two_threads_score_in_memory_of_their_own():
+    matrix, vectors = make()
+    for scan in scans(matrix):
+        whole = slice(0, 300 // GROUP)  # what comes after may be anything
+        first = scan.rough(scan.query(vectors), whole)
+        kept = first.clone()
+        with ThreadPoolExecutor(1) as other:
+            assert torch.equal(other.submit(scan.rough, scan.query(-vectors), whole).result(), -kept)
+        assert torch.equal(first, kept)
 
 
 def test_a_zero_vector_scores_zero():
