@@ -49,6 +49,11 @@ K = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Degraded = Literal["store_unavailable", "queue_full", "deadline", "model_error"]
 
 
+def _no_items(description: str) -> Any:
+    """A list that is empty where it is not sent: made anew, since copying a default takes as long as all the rest."""
+    return Field(default_factory=list, json_schema_extra={"default": []}, description=description)
+
+
 class _Request(BaseModel):
     # A message may end in the log, and what was sent must not.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
@@ -64,12 +69,11 @@ class ClickRequest(_Request):
         "answer. Remembered for the session's last 64 clicks.",
     )
     k: K | None = Field(None, description="How many items to recommend.")
-    exclude: ItemIds = Field([], description="Items that must not be recommended.")
+    exclude: ItemIds = _no_items("Items that must not be recommended.")
     exclude_seen: bool = Field(False, description="Whether items of the session are left out as well.")
-    history: ItemIds = Field(
-        [],
-        description="The session's clicks before this one as the caller knows them, oldest first. Used only where the "
-        "stored session cannot be: the store does not answer, or there is no consent.",
+    history: ItemIds = _no_items(
+        "The session's clicks before this one as the caller knows them, oldest first. Used only where the "
+        "stored session cannot be: the store does not answer, or there is no consent."
     )
     consent: bool = Field(True, description="false stores nothing: the answer rests on history and this click alone.")
     explain: bool = Field(False, description="Adds the attention weight of each click that the model saw.")
@@ -101,7 +105,7 @@ class RecommendationsRequest(_Request):
         min_length=1, description="Item ids of each history, oldest click first; one may be empty."
     )
     k: K | None = Field(None, description="How many items to recommend for each.")
-    exclude: ItemIds = Field([], description="Items that must not be recommended to any.")
+    exclude: ItemIds = _no_items("Items that must not be recommended to any.")
     exclude_seen: bool = Field(False, description="Whether a history's own items are left out as well.")
 
     model_config = ConfigDict(

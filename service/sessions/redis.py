@@ -9,7 +9,6 @@ Every accepted click is also added to the click stream, by the same script: :mod
 """
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from hashlib import sha1
 from typing import Any
 from urllib.parse import urlsplit
@@ -209,4 +208,4 @@ def _session(entries: Sequence[Any]) -> Session:
 def _new(session: Session, answer: str | None) -> Session:
     number, source, *items = answer.split("\n") if answer else ("", "")
     known = number == str(session.clicks - 1)
-    return replace(session, new=True, answered=Answer(source, tuple(items)) if known else None)
+    return Session(session.items, session.clicks, new=True, answered=Answer(source, tuple(items)) if known else None)
