@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from srgnn.errors import DataError
 
-from .report import Report, grid, percent, title
+from .report import SEEN_MARK, Report, grid, percent, title
 
 _SETTING = ("split", "protocol", "counted_on")
 _METRIC = re.compile(r"(recall|mrr|ndcg|coverage)@\d+")
@@ -32,6 +32,8 @@ class Result(NamedTuple):
     setting: Mapping[str, str]
     model: str
     models: Mapping[str, Metrics]
+    seen_in_training: bool = False
+    """Whether the artifact was trained on these sessions too."""
 
 
 class Spread(NamedTuple):
@@ -77,12 +79,18 @@ class Summary:
         """On how many different ones."""
         return len({each.corpus for each in self.results})
 
+    @property
+    def seen_in_training(self) -> int:
+        """How many results are of artifacts that were trained on these sessions too."""
+        return sum(each.seen_in_training for each in self.results)
+
     def to_json(self) -> dict[str, Any]:
         """The dictionary that `srgnn summarize` prints; metrics are fractions."""
         return {
             "n": len(self.results),
             "artifacts": self.artifacts,
             "corpora": self.corpora,
+            "seen_in_training": self.seen_in_training,
             **self.results[0].setting,
             "model": self.model,
             "models": {
@@ -140,7 +148,8 @@ def read_result(file: Path) -> Result:
         own = {report.model: _metrics(report)}
         models = own | {name: _metrics(each) for name, each in report.baselines.items()}
         setting = {name: str(getattr(report, name)) for name in _SETTING}
-        return Result(str(file), str(flat["artifact"]), str(flat["corpus"]), setting, report.model, models)
+        about = (str(file), str(flat["artifact"]), str(flat["corpus"]))
+        return Result(*about, setting, report.model, models, report.seen_in_training)
     except KeyError as error:
         raise DataError(f"{file} lacks {error}: {_EXPECTED}") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -201,15 +210,19 @@ def to_table(summary: Summary) -> str:
 
 def _heading(summary: Summary) -> str:
     count, setting = len(summary.results), summary.results[0].setting
+    times = f"{summary.seen_in_training} of {count}"
+    seen = f"\n{SEEN_MARK}: trained on these sessions too in {times}, so its figures here are too good"
     return (
         f"{count} result{'s' * (count > 1)}, {setting['split']} split, {setting['protocol']} protocol; different "
         f"artifacts: {summary.artifacts}, corpora: {summary.corpora}\npercent; std is the sample's, over n - 1"
+        f"{seen if summary.seen_in_training else ''}"
     )
 
 
 def _metric_table(summary: Summary, metric: str) -> str:
     header = [_title(metric), "mean", "std", "min", "max"]
     rows = [[name, *_cells(spreads[metric])] for name, spreads in summary.models.items()]
+    rows[0][0] += f" {SEEN_MARK}" if summary.seen_in_training else ""
     if not summary.differences:
         return grid([header, *rows])
     differences = [each[metric] for each in summary.differences.values()]

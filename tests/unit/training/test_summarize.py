@@ -57,6 +57,16 @@ def test_a_spread_is_that_of_the_sample(values):
     assert (spread.min, spread.max) == (min(values), max(values))
 
 
+def test_results_on_sessions_of_the_training_are_marked(write):
+    refitted = [("split", "validation"), ("seen_in_training", True)]
+    files = [write("a", 0.5, setting=refitted, markov=0.4), write("b", 0.5, setting=refitted[:1], markov=0.4)]
+    found = summary_of(*files)
+    assert found.to_json()["seen_in_training"] == 1
+    assert "†: trained on these sessions too in 1 of 2, so its figures here are too good" in to_table(found)
+    assert "sr-gnn †" in to_table(found)
+    assert "†" not in to_table(summary_of(files[1]))
+
+
 def test_one_result_has_no_spread(write):
     summary = summary_of(write("a", 0.5, markov=0.4))
     assert summary.models["sr-gnn"]["recall@20"] == Spread(0.5, None, 0.5, 0.5)
