@@ -30,7 +30,7 @@ from .errors import DataError, InputError
 from .processes import answer_in_order
 from .progress import progress
 from .recommender import Recommendation, Recommender
-from .vocabulary import check_item_id
+from .vocabulary import check_item_ids
 
 CHUNK_HISTORIES = 512
 MAX_LINE_BYTES = 1 << 20
@@ -124,11 +124,12 @@ def recommend_file(
 def answer_chunk(recommender: Recommender, chunk: Sequence[History], *, k: int, encode: Encode) -> AnsweredChunk:
     """What one process does with one chunk."""
     answers = recommender.recommend([history.items for history in chunk], k)
+    clicks = [item for history in chunk for item in history.items]
     return AnsweredChunk(
         encode(chunk, answers),
         len(chunk),
-        sum(len(history.items) for history in chunk),
-        sum(recommender.vocabulary.row(item) is None for history in chunk for item in history.items),
+        len(clicks),
+        len(clicks) - sum(map(recommender.vocabulary.__contains__, clicks)),
         Counter(answer.source for answer in answers),
         sum(history.units for history in chunk),
     )
@@ -195,11 +196,10 @@ def _parse_line(line: bytes, where: str) -> list[str]:
 
 
 def _check_items(items: Sequence[str], where: str) -> None:
-    for item in items:
-        try:
-            check_item_id(item)
-        except InputError as error:
-            raise DataError(f"{where}: {error}") from error
+    try:
+        check_item_ids(items)
+    except InputError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def read_parquet(path: Path) -> Iterator[History]:

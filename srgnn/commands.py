@@ -83,7 +83,7 @@ def recommend_history(recommender: Recommender, history: str, k: int) -> dict[st
         click.echo(f"{place:>4}  {score:>10.4f}  {item}")
     return {
         "history": clicked,
-        "unknown_items": [item for item in clicked if recommender.vocabulary.row(item) is None],
+        "unknown_items": [item for item in clicked if item not in recommender.vocabulary],
         "items": [
             {"item_id": item, "score": score} for item, score in zip(answer.item_ids, answer.scores, strict=True)
         ],

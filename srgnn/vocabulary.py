@@ -26,6 +26,13 @@ def check_item_id(item: str) -> None:
         raise InputError(f"item id {item!r} holds a control character or half a surrogate pair: remove it")
 
 
+def check_item_ids(items: Sequence[str]) -> None:
+    """Raise InputError where one is not as :func:`check_item_id` wants it: all at once, then each for the message."""
+    if not all(items) or max(map(len, items), default=0) > MAX_ITEM_ID_LENGTH or _FORBIDDEN.search("".join(items)):
+        for item in items:
+            check_item_id(item)
+
+
 class Vocabulary:
     """An immutable two-way map of V item ids and rows 0..V-1. Raises DataError on a duplicate or illegal id."""
 
@@ -48,6 +55,9 @@ class Vocabulary:
 
     def __hash__(self) -> int:
         raise TypeError("Vocabulary is a large value: compare with ==, do not hash it")
+
+    def __contains__(self, item: str) -> bool:
+        return item in self._row_of
 
     def row(self, item: str) -> int | None:
         """Row of ``item``, or None where it is unknown."""

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn.errors import DataError, InputError
-from srgnn.vocabulary import MAX_ITEM_ID_LENGTH, Vocabulary, check_item_id
+from srgnn.vocabulary import MAX_ITEM_ID_LENGTH, Vocabulary, check_item_id, check_item_ids
 
 LEGAL = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u2028\u2029"), min_size=1, max_size=40
@@ -33,6 +33,11 @@ def test_a_duplicate_is_named():
 def test_illegal_ids_are_refused(bad):
     with pytest.raises(InputError):
         check_item_id(bad)
+    with pytest.raises(InputError) as alone:
+        check_item_ids([bad])
+    with pytest.raises(InputError) as among_others:
+        check_item_ids(["fine", bad, "fine"])
+    assert str(among_others.value) == str(alone.value)
     with pytest.raises(DataError, match="line 2"):
         Vocabulary(["fine", bad])
 
@@ -40,6 +45,17 @@ def test_illegal_ids_are_refused(bad):
 @pytest.mark.parametrize("good", ["0", "x" * MAX_ITEM_ID_LENGTH, "mit Leerzeichen", "日本", "a,b;c"])
 def test_ordinary_ids_are_accepted(good):
     check_item_id(good)
+    check_item_ids([good, good])
+
+
+def test_no_ids_are_in_order():
+    check_item_ids([])
+
+
+def test_a_vocabulary_contains_its_ids():
+    vocabulary = Vocabulary(["a", "b"])
+    assert "a" in vocabulary
+    assert "c" not in vocabulary
 
 
 @pytest.mark.parametrize("content", [b"a\nb", b"\xff\xfe\n", b"a\n\nb\n"])
