@@ -83,15 +83,17 @@ def test_a_part_of_the_catalogue_is_scored_as_in_the_whole():
             assert bool((part_error == error[:, rows]).all())
 
 
-def test_two_threads_score_in_memory_of_their_own():
+def test_scores_are_in_memory_of_the_thread_which_it_uses_again():
     matrix, vectors = make()
     for scan in scans(matrix):
         whole = slice(0, 300 // GROUP)  # what comes after may be anything
         first = scan.rough(scan.query(vectors), whole)
         kept = first.clone()
         with ThreadPoolExecutor(1) as other:
-            assert torch.equal(other.submit(scan.rough, scan.query(-vectors), whole).result(), -kept)
+            others = other.submit(scan.rough, scan.query(-vectors), whole).result()
+        assert others.data_ptr() != first.data_ptr()
         assert torch.equal(first, kept)
+        assert scan.rough(scan.query(vectors), whole).data_ptr() == first.data_ptr()
 
 
 def test_a_zero_vector_scores_zero():
