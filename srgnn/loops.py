@@ -565,7 +565,7 @@ def within_reach(
             stop += 1
         score_groups(block, session, most)
         floor = raise_floor(block, session, error, floors, most)
-        most += error
+        most += error  # until here it was the best by rough scores
         for i in range(start, stop):
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]

@@ -21,5 +21,5 @@ def test_a_service_compiles_nothing_that_was_compiled_ahead(tmp_path, blended_ar
     subprocess.run([sys.executable, "-m", "srgnn.precompile"], check=True)
     found = subprocess.run([sys.executable, "-c", FRESH, blended_artifact], check=True, capture_output=True, text=True)
     hits, misses = json.loads(found.stdout)
-    assert hits > 5  # they were counted at all
+    assert hits >= 9
     assert misses == 0
