@@ -32,7 +32,8 @@ from .progress import progress
 from .recommender import Recommendation, Recommender
 from .vocabulary import check_item_ids
 
-CHUNK_HISTORIES = 512
+CHUNK_HISTORIES = 384
+"""Twice what the catalogue is searched for at once."""
 MAX_LINE_BYTES = 1 << 20
 """A longer line is not a session but another kind of file, and reading it whole would break flat memory."""
 

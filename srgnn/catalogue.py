@@ -19,9 +19,10 @@ from .errors import InputError
 from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, within_reach
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
-SESSIONS_AT_ONCE = 64
-SCORES_AT_ONCE = 1 << 22
-"""Rough scores held at once, 16 MiB. More leave the cache; fewer mean more blocks for each batch."""
+SESSIONS_AT_ONCE = 192
+"""The more at once, the less a product costs each; more than these bring nothing (docs/log.md)."""
+SCORES_AT_ONCE = 1 << 23
+"""Rough scores held at once, 32 MiB."""
 
 _LOWEST_OF: dict[torch.dtype, float] = {torch.int32: np.iinfo(np.int32).min, torch.float32: -np.inf}
 """What marks an item that may not be answered among unscaled scores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -72,6 +73,7 @@ def _load(artifact: Path) -> None:
     global _recommender
     limit_threads(1)  # the other cores have workers of their own
     _recommender = load(artifact).recommender
+    gc.freeze()  # it stays to the end; looking through all of it for cycles would take a twentieth of the time
 
 
 def _answer(answer: Callable[[Recommender, Chunk], Answer], chunk: Chunk) -> Answer:

@@ -172,7 +172,7 @@ class Int8Scan:
 
 
 class _Memory(threading.local):
-    """Of one thread, kept: fresh pages for the scores of 64 sessions cost as much as scoring them (docs/log.md)."""
+    """Of one thread, kept: fresh pages for scores cost as much as scoring (docs/log.md)."""
 
     scores: npt.NDArray[np.int32] = np.empty(0, np.int32)
 

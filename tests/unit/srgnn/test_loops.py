@@ -1,4 +1,7 @@
+import math
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +22,21 @@ def test_the_best_entries_are_held_and_sorted(entries, size):
     order(values, keys, held)
     best = sorted(entries, key=lambda entry: (-entry[0], entry[1]))[:size]
     assert list(zip(values[:held].tolist(), keys[:held].tolist(), strict=True)) == best
+
+
+@given(st.floats(-40.0, 40.0))
+def test_exp_is_right_to_the_last_bits(x):
+    assert loops.exponential(x) == pytest.approx(math.exp(x), rel=5e-16, abs=0.0)
+
+
+@pytest.mark.parametrize("x", [-1e308, -math.inf, -40.0, math.nan])
+def test_exp_of_less_than_it_knows_is_its_least(x):
+    assert loops.exponential(x) == loops.exponential(-40.0)
+
+
+@pytest.mark.parametrize("x", [1e308, math.inf, 40.0])
+def test_exp_of_more_than_it_knows_is_its_most(x):
+    assert loops.exponential(x) == loops.exponential(40.0)
 
 
 def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
