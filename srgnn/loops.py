@@ -294,7 +294,7 @@ def exponential(x: float) -> float:
     power = 1 / 3628800 + r * (1 / 39916800 + r * (1 / 479001600 + r * (1 / 6227020800)))
     power = 1 / 720 + r * (1 / 5040 + r * (1 / 40320 + r * (1 / 362880 + r * power)))
     power = 1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * power)))
-    return (1.0 + r * (1.0 + r * power)) * POWERS_OF_TWO[np.int64(n) + 60]
+    return float((1.0 + r * (1.0 + r * power)) * POWERS_OF_TWO[np.int64(n) + 60])
 
 
 # Similar past sessions (srgnn/neighbours.py).
