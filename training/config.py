@@ -79,6 +79,8 @@ class TrainingConfig:
     seed: int = 1
     patience: int = 3  # epochs without a better validation score before training stops
     neighbours: bool = False  # add votes of similar past sessions to scores, weighted by what validation says
+    teachers: int = 0  # models trained before this one, of whose predictions it learns; each costs its training
+    teacher_share: float = 0.8  # of what it aims at; the rest is the next click's
     refit: bool = False  # train again on train + validation for the chosen number of epochs
 
 
@@ -170,6 +172,8 @@ CHECKS: dict[str, Check] = {
     "training.negatives": NOT_NEGATIVE,
     "training.seed": NOT_NEGATIVE,
     "training.patience": AT_LEAST_ONE,
+    "training.teachers": NOT_NEGATIVE,
+    "training.teacher_share": SHARE,
 }
 
 SHIPPED = Path(__file__).parent / "configs"

@@ -4,13 +4,14 @@ says ``refit``, once more on train + validation for the chosen number of epochs.
 Everything that changes during training lives in :class:`.run.Run`, so a checkpoint is a Run written down.
 """
 
+import copy
 import platform
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,6 +44,7 @@ from .loss import catalogue_cross_entropy
 from .negatives import Negatives
 from .run import Run, restore, save_checkpoint
 from .schedule import learning_rate
+from .teachers import Teachers
 
 CHECKPOINT_SECONDS = 300.0
 """A killed training loses at most this much work."""
@@ -69,15 +71,18 @@ def train(
         restore(run, checkpoint.load(output))
     with stop_signal() as stopped:
         if run.stage == "select":
+            _train_teachers(run, corpus.train, recipe.training.epochs, output, stopped)
             for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
                 save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
             if recipe.training.neighbours:
                 _add_neighbours(run, corpus)
             if recipe.training.refit:
-                _begin_refit(run)
+                run.stage, run.teachers = "refit", []
+                _start_over(run)
         if run.stage == "refit":
             everything = concatenate(corpus.train, corpus.validation)
+            _train_teachers(run, everything, run.best_epoch, output, stopped)
             for _ in _fit(run, everything, run.best_epoch, None, output, stopped):
                 save_checkpoint(run, output)
             run.best = _weights(run.model)
@@ -98,9 +103,10 @@ def train(
 def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[int]) -> Iterator[dict[str, float]]:
     """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over.
 
-    Nothing is written, and nothing is lost by not asking for the next epoch. Raises as ``train`` does.
+    Nothing is written, nothing is lost by not asking for the next epoch, and no teachers are trained. Raises as
+    ``train`` does.
     """
-    run = _new_run(recipe, corpus, device)
+    run = _new_run(replace(recipe, training=replace(recipe.training, teachers=0)), corpus, device)
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
         yield run.history[-1]
 
@@ -155,18 +161,19 @@ def _fit(
     held_out = Examples(validation, rules) if validation is not None and validation.num_examples else None
     servable = np.bincount(split.items, minlength=run.model.num_items)
     negatives = Negatives(servable, config.negatives) if _samples(config, run.model.num_items) else None
+    teachers = _teachers(run)
     steps = -(-len(examples) // config.batch_size)
     saved_at = time.monotonic()
     while run.epoch < epochs and not _out_of_patience(run, held_out is not None):
         run.model.train()
-        order = np.random.default_rng([config.seed, run.epoch]).permutation(len(examples))
-        with progress(f"{run.stage} epoch {run.epoch + 1}/{epochs}", len(examples)) as advance:
+        order = np.random.default_rng([run.seed, run.epoch]).permutation(len(examples))
+        with progress(f"{_what(run)} epoch {run.epoch + 1}/{epochs}", len(examples)) as advance:
             advance(run.step * config.batch_size)
             while run.step < steps:
                 started = time.monotonic()
                 indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
                 rate = learning_rate(config, run.epoch * steps + run.step, steps)
-                run.loss_sum += _update(run, examples.batch(indices), negatives, rate) * len(indices)
+                run.loss_sum += _update(run, examples.batch(indices), negatives, teachers, rate) * len(indices)
                 run.step += 1
                 run.seconds += time.monotonic() - started
                 advance(len(indices))
@@ -180,9 +187,11 @@ def _fit(
         yield
 
 
-def _update(run: Run, batch: ExampleBatch, negatives: Negatives | None, rate: float) -> float:
+def _update(
+    run: Run, batch: ExampleBatch, negatives: Negatives | None, teachers: Teachers | None, rate: float
+) -> float:
     """One step of the optimizers on one batch of examples; returns their mean loss."""
-    loss = _loss(run, batch, negatives)
+    loss = _loss(run, batch, negatives, teachers)
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -199,22 +208,24 @@ def _update(run: Run, batch: ExampleBatch, negatives: Negatives | None, rate: fl
     return value
 
 
-def _loss(run: Run, batch: ExampleBatch, negatives: Negatives | None) -> Tensor:
+def _loss(run: Run, batch: ExampleBatch, negatives: Negatives | None, teachers: Teachers | None) -> Tensor:
     """Mean cross-entropy of the next clicks among all items, or among the candidates that stand for them."""
     graph = flat_session_batch(batch.items, batch.lengths).to(run.device)
     dtype = compute_dtype(run.recipe.training.precision, run.device)
+    rows = correction = None
     if negatives is None:
         items = run.model.item_matrix()  # [V, d]
-        nodes, targets, correction = items[graph.x], torch.from_numpy(batch.targets), None
+        nodes, targets = items[graph.x], torch.from_numpy(batch.targets)
     else:
-        rng = np.random.default_rng([run.recipe.training.seed, run.epoch, run.step])
+        rng = np.random.default_rng([run.seed, run.epoch, run.step])
         candidates = negatives.draw(batch.targets, rng)
-        items = run.model.item_matrix(torch.from_numpy(candidates.rows).to(run.device))  # [R, d]
-        nodes, targets = run.model.item_matrix(graph.x), torch.from_numpy(candidates.targets)
+        rows, targets = torch.from_numpy(candidates.rows).to(run.device), torch.from_numpy(candidates.targets)
+        items, nodes = run.model.item_matrix(rows), run.model.item_matrix(graph.x)  # [R, d], [N, d]
         correction = torch.from_numpy(candidates.correction).to(run.device)
     with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
         vectors = run.model.session_vectors(graph, nodes).float()  # [B, d]
-    return catalogue_cross_entropy(vectors, items, targets.to(run.device), dtype, correction)
+        taught = teachers.of(graph, rows) if teachers else None
+    return catalogue_cross_entropy(vectors, items, targets.to(run.device), dtype, correction, taught)
 
 
 def _end_epoch(run: Run, num_examples: int, held_out: Examples | None, servable: IntArray) -> None:
@@ -225,14 +236,21 @@ def _end_epoch(run: Run, num_examples: int, held_out: Examples | None, servable:
         record |= validate(run.model, held_out, servable)
         record["score"] = record["recall@20"] + record["mrr@20"]
     run.seconds += time.monotonic() - started
-    record["seconds"] = round(run.seconds - sum(before["seconds"] for before in run.history), 1)
-    if run.stage == "select":
+    record["seconds"], run.seconds_before = round(run.seconds - run.seconds_before, 1), run.seconds
+    if run.stage == "select" and not run.teaching:
         run.history.append(record)
         if run.best_epoch == record["epoch"]:
             run.best = _weights(run.model)
     run.epoch, run.step, run.loss_sum = run.epoch + 1, 0, 0.0
     figures = ", ".join(f"{name} {value:.4f}" for name, value in record.items() if name not in ("epoch", "seconds"))
-    click.echo(f"{run.stage} epoch {run.epoch}: {figures} after {run.seconds:.0f} s", err=True)
+    click.echo(f"{_what(run)} epoch {run.epoch}: {figures} after {run.seconds:.0f} s", err=True)
+
+
+def _what(run: Run) -> str:
+    """Is being trained, for people."""
+    if run.teaching:
+        return f"{run.stage}, teacher {len(run.teachers) + 1} of {run.recipe.training.teachers},"
+    return run.stage
 
 
 def _out_of_patience(run: Run, validated: bool) -> bool:
@@ -242,9 +260,10 @@ def _out_of_patience(run: Run, validated: bool) -> bool:
 def _new_run(recipe: Recipe, corpus: Corpus, device: torch.device) -> Run:
     if not corpus.train.num_examples:
         raise DataError(f"{corpus.path} has no training examples: prepare a log with sessions of two clicks or more")
-    torch.manual_seed(recipe.training.seed)
     model = SRGNN(recipe.model, len(corpus.vocabulary), recipe.rules.max_length).to(device)
-    return Run(recipe, model, _optimizers(model, recipe.training), corpus.fingerprint)
+    run = Run(recipe, model, [], corpus.fingerprint)
+    _start_over(run)
+    return run
 
 
 def _samples(config: TrainingConfig, num_items: int) -> bool:
@@ -288,12 +307,33 @@ def _neighbours(split: Split, num_items: int) -> Neighbours:
     return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
 
 
-def _begin_refit(run: Run) -> None:
-    """From the same first weights, for the chosen number of epochs, with the same schedule."""
-    torch.manual_seed(run.recipe.training.seed)
+def _train_teachers(run: Run, split: Split, epochs: int, output: Path, stopped: list[int]) -> None:
+    """Those of this stage that are still to be trained, each as the recipe says, but without validation."""
+    while run.teaching:
+        for _ in _fit(run, split, epochs, None, output, stopped):
+            save_checkpoint(run, output)
+        run.teachers.append(_weights(run.model))
+        _start_over(run)
+        save_checkpoint(run, output)
+
+
+def _start_over(run: Run) -> None:
+    """From first weights, those of the model that is next, with the same schedule."""
+    torch.manual_seed(run.seed)
+    run.model.zero_grad()
     run.model.reset_parameters()
     run.optimizers = _optimizers(run.model, run.recipe.training)
-    run.stage, run.epoch, run.step, run.loss_sum = "refit", 0, 0, 0.0
+    run.epoch, run.step, run.loss_sum = 0, 0, 0.0
+
+
+def _teachers(run: Run) -> Teachers | None:
+    """Of the model that is being trained."""
+    if run.teaching or not run.teachers:
+        return None
+    models = [copy.deepcopy(run.model) for _ in run.teachers]
+    for model, weights in zip(models, run.teachers, strict=True):
+        model.load_state_dict(weights)
+    return Teachers(models, run.recipe.training.teacher_share)
 
 
 def _weights(model: SRGNN) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The state of a training, and how it gets into a checkpoint and out again.
 
-Tensors of the checkpoint are named ``model.*``, ``best.*``, ``optimizer.<which>.<parameter>.*`` and ``random.*``; the
-rest of a Run is JSON. The file itself is the matter of :mod:`.checkpoint`.
+Tensors of the checkpoint are named ``model.*``, ``best.*``, ``teacher.<which>.*``, ``optimizer.<which>.<parameter>.*``
+and ``random.*``; the rest of a Run is JSON. The file itself is the matter of :mod:`.checkpoint`.
 """
 
 from dataclasses import dataclass, field
@@ -17,8 +17,9 @@ from srgnn.model import SRGNN
 
 from . import checkpoint
 from .config import Recipe
+from .teachers import teacher_seed
 
-BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "history", "blend", "blended")
+BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "seconds_before", "history", "blend", "blended")
 """Of a Run, what a checkpoint holds as JSON."""
 
 
@@ -35,7 +36,11 @@ class Run:
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    seconds_before: float = 0.0
+    """When the last epoch was over."""
     history: list[dict[str, float]] = field(default_factory=list)
+    teachers: list[dict[str, Tensor]] = field(default_factory=list)
+    """Weights of those that have learnt this stage's examples."""
     best: dict[str, Tensor] = field(default_factory=dict)
     blend: dict[str, float] = field(default_factory=dict)
     """Weights, where the recipe has neighbours."""
@@ -48,6 +53,17 @@ class Run:
         return self.model.embedding.device
 
     @property
+    def teaching(self) -> bool:
+        """Whether the model that is being trained is one of the teachers."""
+        return len(self.teachers) < self.recipe.training.teachers
+
+    @property
+    def seed(self) -> int:
+        """Of the model that is being trained."""
+        seed = self.recipe.training.seed
+        return teacher_seed(seed, len(self.teachers)) if self.teaching else seed
+
+    @property
     def best_epoch(self) -> int:
         """The epoch (from 1) with the best validation score; the last one where nothing was validated."""
         scores = [record.get("score", record["epoch"]) for record in self.history]
@@ -58,6 +74,8 @@ def save_checkpoint(run: Run, output: Path) -> None:
     """Write a Run down in ``output``, with the state of torch's random numbers; :func:`restore` goes on from there."""
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+    for i, weights in enumerate(run.teachers):
+        tensors |= {f"teacher.{i}.{name}": tensor for name, tensor in weights.items()}
     for i, optimizer in enumerate(run.optimizers):
         for number, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
@@ -65,7 +83,7 @@ def save_checkpoint(run: Run, output: Path) -> None:
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     state = {name: getattr(run, name) for name in BOOKED}
-    state |= {"recipe": run.recipe.as_dict(), "corpus": run.corpus_id}
+    state |= {"teachers": len(run.teachers), "recipe": run.recipe.as_dict(), "corpus": run.corpus_id}
     checkpoint.save(output, tensors, state)
 
 
@@ -78,6 +96,7 @@ def restore(run: Run, saved: checkpoint.Checkpoint) -> None:
         raise ConfigError(f"the checkpoint was made with another recipe: {changed}. Use that, or delete the checkpoint")
     run.model.load_state_dict(_under("model.", saved.tensors))
     run.best = _under("best.", saved.tensors)
+    run.teachers = [_under(f"teacher.{i}.", saved.tensors) for i in range(saved.state["teachers"])]
     for i, optimizer in enumerate(run.optimizers):
         _restore_optimizer(optimizer, _under(f"optimizer.{i}.", saved.tensors))
     torch.set_rng_state(saved.tensors["random.cpu"])

@@ -80,7 +80,7 @@ def test_a_step_on_a_sample_changes_no_other_item(corpus):
     batch = Examples(corpus.train, run.recipe.rules).batch(np.array([0]))
     negatives = Negatives(np.bincount(corpus.train.items, minlength=ITEMS), 1)
     drawn = negatives.draw(batch.targets, np.random.default_rng([run.recipe.training.seed, 0, 0])).rows
-    loop._update(run, batch, negatives, 0.1)
+    loop._update(run, batch, negatives, None, 0.1)
     changed = np.flatnonzero((run.model.embedding != before).any(dim=1).numpy())
     assert set(changed) <= {*drawn.tolist(), *batch.items.tolist()}
     assert len(changed) >= 2
@@ -144,6 +144,50 @@ def test_an_interrupted_training_resumes_bit_for_bit(corpus, tmp_path, monkeypat
     torch.manual_seed(999)  # nothing may hang on what the process did before
     loop.train(settings, corpus, tmp_path / "parts", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("updates", [10, 55, 60, 61, 75, 91, 125])  # 30 a model, then 24 each on train + validation
+def test_an_interrupted_training_with_teachers_resumes_bit_for_bit(corpus, tmp_path, monkeypatch, updates):
+    settings = recipe("training.refit=true", "training.teachers=2", "training.negatives=5", "model.dropout=0.2")
+    loop.train(settings, corpus, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, updates)
+        with pytest.raises(loop.Interrupted, match="signal 2"):
+            loop.train(settings, corpus, tmp_path / "parts")
+    torch.manual_seed(999)
+    loop.train(settings, corpus, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_a_model_learns_from_its_teachers(corpus, tmp_path, negatives):
+    settings = ["training.epochs=8", "training.teachers=2", "training.teacher_share=0.9"]
+    result = loop.train(recipe(*settings, f"training.negatives={negatives}"), corpus, tmp_path)
+    assert result["validation_mrr@20"] > 0.95
+    history = artifact.load(tmp_path).manifest["metrics"]["history"]
+    assert [record["epoch"] for record in history] == list(range(1, len(history) + 1))  # its own epochs alone
+    assert sum(record["seconds"] for record in history) < 0.8 * result["seconds"]
+
+
+def test_teachers_differ_and_learn_what_the_model_of_their_stage_learns(corpus, tmp_path, monkeypatch):
+    begun = []
+
+    def fit(run, split, epochs, validation, output, stopped):
+        begun.append((run.stage, run.teaching, run.seed, split.num_sessions, validation is not None))
+        return before(run, split, epochs, validation, output, stopped)
+
+    before = loop._fit
+    monkeypatch.setattr(loop, "_fit", fit)
+    loop.train(recipe("training.refit=true", "training.teachers=2", "training.seed=7"), corpus, tmp_path)
+    train, everything = corpus.train.num_sessions, corpus.train.num_sessions + corpus.validation.num_sessions
+    assert begun == [
+        ("select", True, 1007, train, False),
+        ("select", True, 2007, train, False),
+        ("select", False, 7, train, True),
+        ("refit", True, 1007, everything, False),
+        ("refit", True, 2007, everything, False),
+        ("refit", False, 7, everything, False),
+    ]
 
 
 def test_refit_learns_from_validation_too(corpus, tmp_path):

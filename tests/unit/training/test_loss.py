@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from training import loss as module
-from training.loss import catalogue_cross_entropy
+from training.loss import Taught, catalogue_cross_entropy
 
 
 @pytest.fixture
@@ -40,6 +40,39 @@ def test_a_correction_moves_all_scores_but_the_targets_own(tensors, chunk_scores
     torch.testing.assert_close(found, wanted)
     for ours, theirs in zip(torch.autograd.grad(found, (vectors, items)), gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("chunk_scores", [1, 300 * 7, 1 << 23])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_teachers_share_the_aim_with_the_next_click(tensors, chunk_scores, corrected, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_SCORES", chunk_scores)
+    vectors, items, targets = tensors
+    taught = Taught(torch.randn(2, 50, 6), torch.randn(2, 300, 6), 0.7)
+    own, correction = functional.one_hot(targets, 300).bool(), torch.zeros(300)
+    if corrected:
+        correction = torch.randn(300)
+        correction[targets[0]] = -torch.inf  # a target that was not drawn
+
+    def chances(scores):
+        return torch.where(own, scores, scores + correction).softmax(-1)
+
+    theirs = chances(taught.vectors @ taught.items.transpose(1, 2)).mean(0)
+    aim = 0.3 * own + 0.7 * theirs
+    wanted = -(aim * chances(vectors @ items.T).clamp_min(1e-38).log()).sum(1).mean()
+    gradients = torch.autograd.grad(3 * wanted, (vectors, items))
+    found = catalogue_cross_entropy(
+        vectors, items, targets, correction=correction if corrected else None, taught=taught
+    )
+    torch.testing.assert_close(found, wanted)
+    for ours, expected in zip(torch.autograd.grad(3 * found, (vectors, items)), gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_teacher_without_a_share_changes_nothing(tensors):
+    vectors, items, targets = tensors
+    alone = catalogue_cross_entropy(vectors, items, targets)
+    taught = Taught(torch.randn(1, 50, 6), torch.randn(1, 300, 6), 0.0)
+    torch.testing.assert_close(catalogue_cross_entropy(vectors, items, targets, taught=taught), alone)
 
 
 def test_bfloat16_stays_close(tensors):

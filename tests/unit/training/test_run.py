@@ -35,17 +35,27 @@ def test_a_restored_run_goes_on_as_the_saved_one_would(tmp_path):
     run.stage, run.epoch, run.step, run.loss_sum, run.seconds = "refit", 2, 7, 1.5, 3.25
     run.history, run.best = [{"epoch": 1, "score": 0.5}], {"embedding": torch.ones(2)}
     run.blend, run.blended = {"votes": 0.5}, {"recall@20": 0.25}
+    run.teachers, run.seconds_before = [{"embedding": torch.zeros(1)}, {"embedding": torch.ones(1)}], 2.5
     save_checkpoint(run, tmp_path)
     restore(again, checkpoint.load(tmp_path))
     assert (again.stage, again.epoch, again.step, again.loss_sum, again.seconds) == ("refit", 2, 7, 1.5, 3.25)
     assert (again.history, again.blend, again.blended) == (run.history, run.blend, run.blended)
     assert again.best["embedding"].tolist() == [1, 1]
+    assert [teacher["embedding"].item() for teacher in again.teachers] == [0, 1]
+    assert again.seconds_before == 2.5
     drawn = torch.get_rng_state()
     step(run)
     torch.set_rng_state(drawn)
     step(again)
     for one, other in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_model_is_a_teacher_until_there_are_enough():
+    run = make(recipe=load_recipe("demo", ["model.hidden_size=4", "training.teachers=1", "training.seed=5"]))
+    assert (run.teaching, run.seed) == (True, 1005)
+    run.teachers.append({})
+    assert (run.teaching, run.seed) == (False, 5)
 
 
 def test_the_best_epoch_has_the_best_score_and_is_the_last_one_without():

@@ -263,10 +263,12 @@ def test_a_trial_is_not_pruned_when_it_is_over(corpus, tmp_path, monkeypatch):
     assert tune(recipe(), corpus, SPACE, tmp_path, trials=UNPRUNED_TRIALS + 1)["pruned"] == 0
 
 
-def test_trials_do_not_refit_but_the_written_recipe_does(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_begin_refit", lambda run: pytest.fail("a trial was refitted"))
-    result = tune(recipe("training.refit=true"), corpus, SPACE, tmp_path, trials=1)
-    assert load_recipe(result["recipe"]).training.refit
+def test_trials_neither_refit_nor_train_teachers_but_the_written_recipe_does(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "concatenate", lambda *splits: pytest.fail("a trial was refitted"))
+    monkeypatch.setattr(loop, "_train_teachers", lambda *args: pytest.fail("a trial trained teachers"))
+    result = tune(recipe("training.refit=true", "training.teachers=2"), corpus, SPACE, tmp_path, trials=1)
+    written = load_recipe(result["recipe"]).training
+    assert (written.refit, written.teachers) == (True, 2)
 
 
 def test_the_setting_that_matters_is_the_important_one(corpus, tmp_path, monkeypatch):
