@@ -15,8 +15,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two probes. It doubles from one to the next; requests are answered without the store meanwhile."""
-STEADY_SECONDS = 10.0
-"""A store that falls silent again within this time is not asked sooner than before: it answers probes, but no load."""
+STEADY_CALLS = 20
+"""A store that falls silent before it has answered so many is asked no sooner than before: it answers probes, but no
+load. One that has answered them was late once, and the pause is the first again."""
 
 
 class Breaker:
@@ -32,7 +33,7 @@ class Breaker:
         self._changed = changed
         self._probing: asyncio.Task[None] | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._closed_at = float("-inf")
+        self._answered = 0
         self._spared = 0
 
     @property
@@ -79,15 +80,16 @@ class Breaker:
             raise StoreUnavailable("the session store did not answer and is not asked until it does")
         try:
             yield
+            self._answered += 1
         except StoreSilent as error:
             if not self.open:  # the first of all that waited
                 self._open(error)
             raise
 
     def _open(self, cause: StoreSilent) -> None:
-        if time.monotonic() - self._closed_at > STEADY_SECONDS:
+        if self._answered >= STEADY_CALLS:
             self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._spared = 0
+        self._answered = self._spared = 0
         self._probing = asyncio.create_task(self._probe())
         self._changed(True)
         logger.error("session store silent, answering without it", extra={"fields": {"cause": str(cause)}})
@@ -102,8 +104,7 @@ class Breaker:
             except StoreUnavailable:
                 continue
             break
-        self._closed_at = time.monotonic()
         self._probing = None
         self._changed(False)
-        fields = {"seconds": round(self._closed_at - opened_at, 3), "calls_spared": self._spared}
+        fields = {"seconds": round(time.monotonic() - opened_at, 3), "calls_spared": self._spared}
         logger.warning("session store answers again", extra={"fields": fields})

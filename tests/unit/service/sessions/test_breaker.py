@@ -109,9 +109,24 @@ async def test_a_store_that_answers_only_probes_is_asked_less_and_less(monkeypat
         await fails(store.append("s", "a"))
         await closed_again(store)
     assert pauses == [0.01, 0.02, 0.04, 0.04, 0.04]
-    store._closed_at -= breaker.STEADY_SECONDS
+    for _ in range(breaker.STEADY_CALLS):
+        await store.read("s")
     await fails(store.append("s", "a"))
-    assert store._pause_seconds == 0.01, "after a steady time it begins anew"
+    assert store._pause_seconds == 0.01, "it has borne load meanwhile, so it begins anew"
+    await store.aclose()
+
+
+async def test_a_store_that_bears_load_and_is_late_now_and_then_is_soon_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.01)
+    store = Breaker(AnswersOnlyProbes(max_clicks=5, idle_seconds=60, max_sessions=10))
+    for _ in range(4):
+        for _ in range(breaker.STEADY_CALLS):
+            await store.read("s")
+        await fails(store.append("s", "a"))
+        assert store._pause_seconds == 0.01
+        await closed_again(store)
     await store.aclose()
 
 
