@@ -579,12 +579,12 @@ def within_reach(
         for g in range(len(error)):
             error[g] = margins.on_longest[session] * groups.longest[g]
             error[g] += margins.on_residual[session] * groups.residual[g]
+        score_groups(block, session, most)  # before single scores are looked up: now they are in the cache
         start = stop
         while stop < len(with_bonus) and bonuses.sessions[stop] == session:
             bonus = bonuses.bonuses[stop] / margins.units[session]
-            with_bonus[stop] = take_out(block, session, bonuses.rows[stop], bonus, error, floors)
+            with_bonus[stop] = take_out(block, session, bonuses.rows[stop], bonus, error, floors, most)
             stop += 1
-        score_groups(block, session, most)
         floor = raise_floor(block, session, error, floors, most)
         most += error  # until here it was the best by rough scores
         for i in range(start, stop):
@@ -606,30 +606,39 @@ def within_reach(
 
 
 @compiled
-def take_out(block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors) -> float:
+def take_out(
+    block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors, best: FloatArray
+) -> float:
     """The most that an item with a bonus may score, in the session's unit; -inf where there is no answer or it is of
-    another block. The floors count it, and in the block there is no answer for it any more."""
+    another block. The floors count it, and neither the block nor the ``best`` of its group [G] does any more."""
     group = block.rough.shape[2]
     g, r = (row - block.first_row) // group, (row - block.first_row) % group
     if row < block.first_row or g >= len(error) or block.rough[session, g, r] == block.low:
         return -np.inf
-    score = block.rough[session, g, r] * block.groups.scales[g] + bonus
+    score = block.rough[session, g, r] * block.groups.scales[g]
+    block.rough[session, g, r] = block.low
+    if score == best[g]:
+        best[g] = largest(block.rough[session, g]) * block.groups.scales[g]
     margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-    floors.held[session] = offer(bounds, keys, held, score - margin, 0)
-    block.rough[session, g, r] = block.low
-    return float(score + margin)
+    floors.held[session] = offer(bounds, keys, held, score + bonus - margin, 0)
+    return float(score + bonus + margin)
 
 
 @compiled
 def score_groups(block: Block, session: int, best: FloatArray) -> None:
     """Write the best score of each group to ``best`` [G], in the session's unit."""
     for g in range(len(best)):
-        rough = block.rough[session, g]
-        largest = rough[0]
-        for r in range(1, len(rough)):  # nothing else in this loop, or it is not compiled to vectors
-            largest = max(largest, rough[r])
-        best[g] = largest * block.groups.scales[g]
+        best[g] = largest(block.rough[session, g]) * block.groups.scales[g]
+
+
+@compiled
+def largest(rough: Any) -> Any:
+    """Of the scores of one group."""
+    found = rough[0]
+    for r in range(1, len(rough)):  # nothing else in this loop, or it is not compiled to vectors
+        found = max(found, rough[r])
+    return found
 
 
 @compiled
