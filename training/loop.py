@@ -5,9 +5,7 @@ Everything that changes during training lives in :class:`.run.Run`, so a checkpo
 """
 
 import copy
-import platform
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,21 +17,16 @@ from typing import Any
 import click
 import numpy as np
 import torch
-import torch_geometric
 from torch import Tensor
 
-from srgnn import __version__, artifact
-from srgnn.blend import BlendScorer, BlendWeights
+from srgnn.blend import BlendScorer
 from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
-from srgnn.fallback import Fallback
 from srgnn.graph import flat_session_batch
 from srgnn.model import SRGNN
-from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import Scorer, SRGNNScorer
 from srgnn.sequence import IntArray
-from srgnn.session_index import SessionIndex
 
 from . import checkpoint, metrics
 from .blend import announce, fit_blend
@@ -42,7 +35,8 @@ from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy
 from .negatives import Negatives
-from .run import Run, restore, save_checkpoint
+from .product import neighbours_of, save_artifact
+from .run import Run, compute_dtype, restore, save_checkpoint
 from .schedule import learning_rate
 from .teachers import Teachers
 
@@ -86,13 +80,13 @@ def train(
             for _ in _fit(run, everything, run.best_epoch, None, output, stopped):
                 save_checkpoint(run, output)
             run.best = _weights(run.model)
-    path = _save_artifact(run, corpus, output)
+    path = save_artifact(run, corpus, output)
     checkpoint.delete(output)
     return {
         "artifact": str(path),
         "epoch": run.best_epoch,
         "refit": recipe.training.refit,
-        **{f"validation_{name}": value for name, value in _selected(run).items()},
+        **{f"validation_{name}": value for name, value in run.selected.items()},
         **{f"validation_with_neighbours_{name}": value for name, value in run.blended.items()},
         "seconds": round(run.seconds, 1),
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
@@ -117,14 +111,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ConfigError("--device cuda, but torch finds no GPU: use --device cpu, or install a CUDA build of torch")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What large products run in. ``auto`` is bfloat16 where the device has it: emulated it is many times slower."""
-    if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
 def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
@@ -295,16 +281,11 @@ def _add_neighbours(run: Run, corpus: Corpus) -> None:
     run.model.load_state_dict(run.best)
     run.model.eval()
     servable = np.bincount(corpus.train.items, minlength=run.model.num_items) > 0
-    model, neighbours = SRGNNScorer.of_model(run.model, servable), _neighbours(corpus.train, run.model.num_items)
+    model, neighbours = SRGNNScorer.of_model(run.model, servable), neighbours_of(corpus.train, run.model.num_items)
     examples = Examples(corpus.validation, run.recipe.rules)
     weights = fit_blend(model, neighbours, examples, run.recipe.training.seed)
     run.blend, run.blended = asdict(weights), _figures(BlendScorer(model, neighbours, weights), examples)
-    announce(weights, _selected(run), run.blended)
-
-
-def _neighbours(split: Split, num_items: int) -> Neighbours:
-    items = np.asarray(split.items, dtype=np.int64)
-    return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
+    announce(weights, run.selected, run.blended)
 
 
 def _train_teachers(run: Run, split: Split, epochs: int, output: Path, stopped: list[int]) -> None:
@@ -340,11 +321,6 @@ def _weights(model: SRGNN) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def _selected(run: Run) -> dict[str, float]:
-    record = run.history[run.best_epoch - 1]
-    return {name: record[name] for name in ("recall@20", "mrr@20") if name in record}
-
-
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying in the middle of an update; a second one is not held back."""
@@ -360,54 +336,3 @@ def stop_signal() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# The artifact
-
-
-def _save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
-    run.model.load_state_dict(run.best)
-    refit = run.recipe.training.refit
-    seen = concatenate(corpus.train, corpus.validation) if refit else corpus.train
-    fallback = Fallback.from_sessions(np.asarray(seen.items), np.asarray(seen.offsets), run.model.num_items)
-    return artifact.save(
-        output,
-        dataset=run.recipe.name,
-        model=run.model,
-        rules=run.recipe.rules,
-        vocabulary=corpus.vocabulary,
-        fallback=fallback,
-        probe_histories=_probe_histories(corpus),
-        provenance=_provenance(run, corpus),
-        metrics={"validation": _selected(run), "epoch": run.best_epoch, "history": run.history}
-        | ({"validation_with_neighbours": run.blended} if run.blended else {}),
-        neighbours=_neighbours(seen, run.model.num_items) if run.blend else None,
-        blend=BlendWeights(**run.blend) if run.blend else None,
-    )
-
-
-def _probe_histories(corpus: Corpus) -> list[list[str]]:
-    split = corpus.validation if corpus.validation.num_sessions else corpus.train
-    chosen = np.linspace(0, split.num_sessions - 1, artifact.PROBES - 1).astype(int)
-    return [[corpus.vocabulary.ids[row] for row in split.session(i).tolist()] for i in chosen.tolist()]
-
-
-def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
-    recipe, about = run.recipe.as_dict(), {k: v for k, v in corpus.manifest.items() if k not in ("files", "settings")}
-    # What shaped the clicks is what the corpus says: its settings may not be those of this recipe.
-    shaped = {name: corpus.manifest.get("settings", {}).get(name) for name in ("data", "columns", "synthetic")}
-    return {
-        "recipe": recipe | shaped,
-        "corpus": {"fingerprint": corpus.fingerprint, **about},
-        "trained_on": ["train", "validation"] if run.recipe.training.refit else ["train"],
-        "seconds": round(run.seconds, 1),
-        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "precision": str(compute_dtype(run.recipe.training.precision, run.device)).removeprefix("torch."),
-        "software": {
-            "srgnn": __version__,
-            "torch": torch.__version__,
-            "torch_geometric": torch_geometric.__version__,
-            "python": sys.version.split()[0],
-        },
-    }

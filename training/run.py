@@ -69,6 +69,20 @@ class Run:
         scores = [record.get("score", record["epoch"]) for record in self.history]
         return int(np.argmax(scores)) + 1 if scores else 0
 
+    @property
+    def selected(self) -> dict[str, float]:
+        """Validation figures of the best epoch, if there are any."""
+        record = self.history[self.best_epoch - 1]
+        return {name: record[name] for name in ("recall@20", "mrr@20") if name in record}
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What large products run in. ``auto`` is bfloat16 where the device has it: emulated it is many times slower."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
 
 def save_checkpoint(run: Run, output: Path) -> None:
     """Write a Run down in ``output``, with the state of torch's random numbers; :func:`restore` goes on from there."""

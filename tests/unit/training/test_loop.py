@@ -86,31 +86,6 @@ def test_a_step_on_a_sample_changes_no_other_item(corpus):
     assert len(changed) >= 2
 
 
-def test_auto_precision_is_float32_without_the_hardware(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert loop.compute_dtype("auto", torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert loop.compute_dtype("auto", torch.device("cpu")) == torch.bfloat16
-    assert loop.compute_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
-
-
-def test_provenance_tells_the_settings_that_made_the_corpus(corpus, tmp_path):
-    settings = {"data": {"source": "delimited", "minimum_item_support": 7}}
-    other = write_corpus(
-        tmp_path / "corpus",
-        corpus.vocabulary,
-        corpus.train,
-        corpus.validation,
-        corpus.test,
-        {"protocol": "strict", "settings": settings, "dropped_rows": 3},
-    )
-    loop.train(recipe("training.epochs=1"), other, tmp_path / "out")
-    provenance = artifact.load(tmp_path / "out").manifest["provenance"]
-    assert provenance["recipe"]["data"] == settings["data"]
-    assert provenance["recipe"]["training"]["epochs"] == 1
-    assert provenance["corpus"]["dropped_rows"] == 3
-
-
 def test_the_same_seed_trains_the_same_model_and_another_does_not(corpus, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         loop.train(recipe(f"training.seed={seed}"), corpus, tmp_path / name)

@@ -1,0 +1,74 @@
+"""What a finished training leaves: the artifact, with where it came from."""
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch_geometric
+
+from srgnn import __version__, artifact
+from srgnn.blend import BlendWeights
+from srgnn.fallback import Fallback
+from srgnn.neighbours import Neighbours
+from srgnn.session_index import SessionIndex
+
+from .corpus import Corpus, Split, concatenate
+from .run import Run, compute_dtype
+
+
+def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
+    """Write the best weights of ``run`` as an artifact under ``output``; its path."""
+    run.model.load_state_dict(run.best)
+    refit = run.recipe.training.refit
+    seen = concatenate(corpus.train, corpus.validation) if refit else corpus.train
+    fallback = Fallback.from_sessions(np.asarray(seen.items), np.asarray(seen.offsets), run.model.num_items)
+    return artifact.save(
+        output,
+        dataset=run.recipe.name,
+        model=run.model,
+        rules=run.recipe.rules,
+        vocabulary=corpus.vocabulary,
+        fallback=fallback,
+        probe_histories=_probe_histories(corpus),
+        provenance=_provenance(run, corpus),
+        metrics={"validation": run.selected, "epoch": run.best_epoch, "history": run.history}
+        | ({"validation_with_neighbours": run.blended} if run.blended else {}),
+        neighbours=neighbours_of(seen, run.model.num_items) if run.blend else None,
+        blend=BlendWeights(**run.blend) if run.blend else None,
+    )
+
+
+def _probe_histories(corpus: Corpus) -> list[list[str]]:
+    split = corpus.validation if corpus.validation.num_sessions else corpus.train
+    chosen = np.linspace(0, split.num_sessions - 1, artifact.PROBES - 1).astype(int)
+    return [[corpus.vocabulary.ids[row] for row in split.session(i).tolist()] for i in chosen.tolist()]
+
+
+def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
+    recipe, about = run.recipe.as_dict(), {k: v for k, v in corpus.manifest.items() if k not in ("files", "settings")}
+    # What shaped the clicks is what the corpus says: its settings may not be those of this recipe.
+    shaped = {name: corpus.manifest.get("settings", {}).get(name) for name in ("data", "columns", "synthetic")}
+    return {
+        "recipe": recipe | shaped,
+        "corpus": {"fingerprint": corpus.fingerprint, **about},
+        "trained_on": ["train", "validation"] if run.recipe.training.refit else ["train"],
+        "seconds": round(run.seconds, 1),
+        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "precision": str(compute_dtype(run.recipe.training.precision, run.device)).removeprefix("torch."),
+        "software": {
+            "srgnn": __version__,
+            "torch": torch.__version__,
+            "torch_geometric": torch_geometric.__version__,
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def neighbours_of(split: Split, num_items: int) -> Neighbours:
+    """The sessions of ``split``, as those that vote."""
+    items = np.asarray(split.items, dtype=np.int64)
+    return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
