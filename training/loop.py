@@ -1,5 +1,6 @@
 """Training: a prepared corpus in, an artifact out. One flat loop, run once to choose the epoch and, where the recipe
-says ``refit``, once more on train + validation for the chosen number of epochs.
+says ``refit``, once more on train + validation for the chosen number of epochs; each time after it has trained the
+``teachers``, if there are to be any.
 
 Everything that changes during training lives in :class:`.run.Run`, so a checkpoint is a Run written down.
 """
