@@ -26,14 +26,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from .atomic import replaced_when_whole
+from .catalogue import SESSIONS_AT_ONCE
 from .errors import DataError, InputError
 from .processes import answer_in_order
 from .progress import progress
 from .recommender import Recommendation, Recommender
 from .vocabulary import check_item_ids
 
-CHUNK_HISTORIES = 384
-"""Twice what the catalogue is searched for at once."""
+CHUNK_HISTORIES = 2 * SESSIONS_AT_ONCE
 MAX_LINE_BYTES = 1 << 20
 """A longer line is not a session but another kind of file, and reading it whole would break flat memory."""
 

@@ -20,7 +20,7 @@ from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, with
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 192
-"""The more at once, the less a product costs each; more than these bring nothing (docs/log.md)."""
+"""The more at once, the less a product costs each; twice as many would gain a little, for twice the memory."""
 SCORES_AT_ONCE = 1 << 23
 """Rough scores held at once, 32 MiB."""
 

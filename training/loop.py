@@ -34,10 +34,10 @@ from .blend import announce, fit_blend
 from .config import Recipe, TrainingConfig
 from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
-from .loss import catalogue_cross_entropy
+from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
 from .product import neighbours_of, save_artifact
-from .run import Run, compute_dtype, restore, save_checkpoint
+from .run import Run, restore, save_checkpoint
 from .schedule import learning_rate
 from .teachers import Teachers
 

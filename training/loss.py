@@ -90,6 +90,14 @@ def _log(chance: Tensor) -> Tensor:
     return chance.float().clamp_min(1e-38).log()
 
 
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What large products run in. ``auto`` is bfloat16 where the device has it: emulated it is many times slower."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
 def catalogue_cross_entropy(
     vectors: Tensor,
     items: Tensor,

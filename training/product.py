@@ -16,7 +16,8 @@ from srgnn.neighbours import Neighbours
 from srgnn.session_index import SessionIndex
 
 from .corpus import Corpus, Split, concatenate
-from .run import Run, compute_dtype
+from .loss import compute_dtype
+from .run import Run
 
 
 def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:

@@ -76,14 +76,6 @@ class Run:
         return {name: record[name] for name in ("recall@20", "mrr@20") if name in record}
 
 
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What large products run in. ``auto`` is bfloat16 where the device has it: emulated it is many times slower."""
-    if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
 def save_checkpoint(run: Run, output: Path) -> None:
     """Write a Run down in ``output``, with the state of torch's random numbers; :func:`restore` goes on from there."""
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}

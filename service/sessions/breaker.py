@@ -62,8 +62,8 @@ class Breaker:
             await self._store.delete(session_id)
 
     async def ping(self) -> None:
-        """Return if the store answers."""
-        with self._watched():
+        """Return if the store answers. That says nothing of whether it bears load."""
+        with self._watched(load=False):
             await self._store.ping()
 
     async def aclose(self) -> None:
@@ -74,13 +74,13 @@ class Breaker:
         await self._store.aclose()
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _watched(self, load: bool = True) -> Iterator[None]:
         if self.open:
             self._spared += 1
             raise StoreUnavailable("the session store did not answer and is not asked until it does")
         try:
             yield
-            self._answered += 1
+            self._answered += load
         except StoreSilent as error:
             if not self.open:  # the first of all that waited
                 self._open(error)

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from training import loss as module
-from training.loss import Taught, catalogue_cross_entropy
+from training.loss import Taught, catalogue_cross_entropy, compute_dtype
 
 
 @pytest.fixture
@@ -89,3 +89,11 @@ def test_bfloat16_stays_close(tensors):
 def test_a_hopeless_target_has_a_finite_loss():
     vectors, items = torch.tensor([[200.0]]), torch.tensor([[1.0], [-1.0]])
     assert catalogue_cross_entropy(vectors, items, torch.tensor([1])).isfinite()
+
+
+def test_auto_precision_is_float32_without_the_hardware(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert compute_dtype("auto", torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert compute_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    assert compute_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16

@@ -5,7 +5,7 @@ from srgnn.errors import ConfigError
 from srgnn.model import SRGNN, SRGNNConfig
 from training import checkpoint
 from training.config import load_recipe
-from training.run import Run, compute_dtype, restore, save_checkpoint
+from training.run import Run, restore, save_checkpoint
 
 RECIPE = load_recipe("demo", ["model.hidden_size=4"])
 ITEMS = 6
@@ -75,11 +75,3 @@ def test_another_corpus_or_recipe_is_refused_by_name(tmp_path):
     other = load_recipe("demo", ["model.hidden_size=4", "training.learning_rate=0.5"])
     with pytest.raises(ConfigError, match=r"training\.learning_rate was .* and is now 0\.5"):
         restore(make(recipe=other), saved)
-
-
-def test_auto_precision_is_float32_without_the_hardware(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert compute_dtype("auto", torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert compute_dtype("auto", torch.device("cpu")) == torch.bfloat16
-    assert compute_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16

@@ -108,6 +108,8 @@ async def test_a_store_that_answers_only_probes_is_asked_less_and_less(monkeypat
         pauses.append(store._pause_seconds)
         await fails(store.append("s", "a"))
         await closed_again(store)
+        for _ in range(breaker.STEADY_CALLS):
+            await store.ping()
     assert pauses == [0.01, 0.02, 0.04, 0.04, 0.04]
     for _ in range(breaker.STEADY_CALLS):
         await store.read("s")
