@@ -84,17 +84,20 @@ LABEL org.opencontainers.image.title="srgnn" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# Loops compiled for any processor of this kind (numba), so that a container has not to; 10 s otherwise at each start.
+# Loops compiled for any processor of this kind (numba), and for those with AVX2 where the builder is one, so that a
+# container has not to; 10 s otherwise at each start.
 FROM runtime AS loops
-ENV NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/tmp/loops
+ENV NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/tmp/loops
 COPY --from=code /opt/srgnn /opt/srgnn
-RUN python -m srgnn.precompile
+COPY --chmod=755 deploy/processor.sh /usr/local/bin/processor
+RUN for name in generic $(processor); do NUMBA_CPU_NAME=$name python -m srgnn.precompile || exit; done
 
 FROM runtime AS train
 COPY --from=train-packages /opt/extra /opt/extra
 COPY --from=code /opt/srgnn /opt/srgnn
 COPY --from=loops /tmp/loops /opt/loops
 ENV NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/tmp/loops
+COPY --chmod=755 deploy/processor.sh /usr/local/bin/processor
 COPY --chmod=755 deploy/model.sh /usr/local/bin/make-model
 CMD ["srgnn", "--help"]
 
@@ -103,6 +106,7 @@ COPY --from=serve-packages /opt/extra /opt/extra
 COPY --from=code /opt/srgnn /opt/srgnn
 COPY --from=loops /tmp/loops /opt/loops
 ENV NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/tmp/loops
+COPY --chmod=755 deploy/processor.sh /usr/local/bin/processor
 COPY --chmod=755 deploy/answers.sh /usr/local/bin/answers
 COPY --chmod=755 deploy/serve.sh /usr/local/bin/serve
 ENV SRGNN_ARTIFACT=/artifacts SRGNN_HOST=0.0.0.0 SRGNN_PORT=8000

@@ -9,6 +9,7 @@
 # Compose mounts what ARTIFACT and CLICKS name under /input; the variables bring the names the files had outside.
 set -eu
 cp -r /opt/loops "$NUMBA_CACHE_DIR"  # numba reads what is compiled only where it could also write
+NUMBA_CPU_NAME=$(processor)
 DEVICE=${DEVICE:-auto}
 
 say() { echo "make-model: $*" >&2; }

@@ -8,4 +8,5 @@ while [ ! -e "$SRGNN_ARTIFACT/LATEST" ] && [ ! -e "$SRGNN_ARTIFACT/manifest.json
     sleep 1
 done
 cp -r /opt/loops "$NUMBA_CACHE_DIR"  # numba reads what is compiled only where it could also write
+NUMBA_CPU_NAME=$(processor)
 exec srgnn serve

@@ -133,6 +133,8 @@ start=$SECONDS
 compose "${UP[@]}" || missed "compose up"
 within 600 "ready" has_store "$SERVICE"
 ok "up and ready $((SECONDS - start)) s after 'up', the demo model trained on the way: $(model_at "$SERVICE")"
+inside "$(of srgnn)" sh -c '[ "$(find /opt/loops -type f | wc -l)" = "$(find /tmp/loops -type f | wc -l)" ]' \
+    || missed "a container compiled loops at its start that the image has not"
 inside "$(of srgnn)" sh -c 'cat "/artifacts/$(cat /artifacts/LATEST)/vocabulary.txt"' | sed -n 1,400p > "$WORK/items"
 FIRST_ITEM=$(head -n 1 "$WORK/items")
 

@@ -219,7 +219,7 @@ class ModelInfo(BaseModel):
     model: str = Field(description="Name of the artifact.")
     items: int = Field(description="Items in the catalogue.")
     max_length: int = Field(description="Clicks of a session that the model looks at, the last ones.")
-    search: str = Field(description="How the catalogue is searched on this processor: int8, float32, ...")
+    search: str = Field(description="How the catalogue is searched on this processor: int8, int8-compiled, float32...")
     previous: str | None = Field(description="The model before this one, to which a rollback leads.")
     manifest: dict[str, Any] | None = Field(description="The artifact's manifest, where it was loaded from one.")
 

@@ -1,4 +1,5 @@
-"""``python -m srgnn.precompile`` compiles :mod:`srgnn.loops` before they are needed, where what is compiled is kept.
+"""``python -m srgnn.precompile`` compiles the loops of :mod:`srgnn.loops` and :mod:`srgnn.int8` before they are needed,
+where what is compiled is kept.
 
 For an image: a container that compiles at its start is ready ten seconds later. Compiled for another processor, or by
 another version of numba, they are compiled again; so build with NUMBA_CPU_NAME=generic and NUMBA_CPU_FEATURES empty.
@@ -7,9 +8,10 @@ another version of numba, they are compiled again; so build with NUMBA_CPU_NAME=
 import numpy as np
 
 from .blend import BlendScorer, BlendWeights
+from .int8 import LANES
 from .model import SRGNN, SRGNNConfig
 from .neighbours import Neighbours
-from .scan import Float32Scan, Int8Scan, quantise
+from .scan import CompiledInt8Scan, Float32Scan, Int8Scan, quantise
 from .scorer import SRGNNScorer
 from .session_index import SessionIndex
 
@@ -18,12 +20,13 @@ NUM_ITEMS = 3
 
 def main() -> None:
     """Search and rank in a catalogue of three items, in every way."""
-    model = SRGNN(SRGNNConfig(hidden_size=2, reversed_positions=True), NUM_ITEMS, max_length=2)
+    model = SRGNN(SRGNNConfig(hidden_size=LANES, reversed_positions=True), NUM_ITEMS, max_length=2)
     scorer = SRGNNScorer.of_model(model, np.ones(NUM_ITEMS, dtype=bool))
     past = SessionIndex.build(np.array([0, 1, 0, 2]), np.array([0, 2, 4]), NUM_ITEMS)
     blended = BlendScorer(scorer, Neighbours(past), BlendWeights())
     sequences, matrix = [np.array([0, 1])], scorer.catalogue.matrix
-    for scan in (Float32Scan(matrix), Int8Scan(matrix, quantise(matrix))):
+    quantised = quantise(matrix)
+    for scan in (Float32Scan(matrix), Int8Scan(matrix, quantised), CompiledInt8Scan(matrix, quantised)):
         scorer.catalogue.scan = scan
         blended.top_k(sequences, 1)
     blended.ranks(sequences, np.array([2]))

@@ -1,7 +1,8 @@
 """Rough scores of the whole catalogue, with a proven bound on their error: what :mod:`srgnn.catalogue` searches in.
 
-Two ways to the same answer, chosen once when a model is loaded: float32, and int8 where the processor multiplies int8
-natively (VNNI), which reads a quarter of the memory and is several times as fast (``benchmarks/catalogue.py``).
+Ways to the same answer, one of them chosen when a model is loaded: int8, which reads a quarter of the memory of float32
+and is several times as fast (``benchmarks/catalogue.py``), by torch where the processor multiplies int8 natively (VNNI)
+and by :mod:`srgnn.int8` elsewhere; and float32 where there is no int8 form of the items.
 
 The bound is kept for groups of neighbouring rows, each with its own scale: one item of unusual length then loosens
 the bound of its own group only. Shape letters: G groups, of the whole catalogue or of the part asked for.
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .int8 import LANES, multiply
 from .loops import Groups, Margins, rounded
 
 GROUP = 32
@@ -29,7 +31,7 @@ FLOAT64_ROUNDINGS = 2.0**-40
 """More than all of float64 in a score of up to 4,096 products, in these bounds and in the exact score they are for."""
 
 FloatArray = npt.NDArray[np.float64]
-ScanName = Literal["int8", "float32"]
+ScanName = Literal["int8", "int8-compiled", "float32"]
 
 
 class Quantised(NamedTuple):
@@ -102,14 +104,17 @@ def num_groups(num_items: int) -> int:
 
 def choose_scan(matrix: Tensor, quantised: Quantised | None) -> Scan:
     """The fastest one that this processor computes exactly."""
-    # torch._int_mm takes the transpose of an [n, 1] matrix for a row and answers garbage (torch 2.13).
-    if quantised is None or matrix.shape[1] == 1 or not int8_is_native():
+    width = matrix.shape[1]
+    if quantised is None:
         return Float32Scan(matrix)
-    return Int8Scan(matrix, quantised)
+    # torch._int_mm takes the transpose of an [n, 1] matrix for a row and answers garbage (torch 2.13).
+    if int8_is_native() and width > 1:
+        return Int8Scan(matrix, quantised)
+    return CompiledInt8Scan(matrix, quantised) if width >= LANES else Float32Scan(matrix)
 
 
 def int8_is_native() -> bool:
-    """Whether int8 products accumulate in int32. Without VNNI they pass through int16, which saturates."""
+    """Whether the processor adds up int8 products in int32 (VNNI). Elsewhere torch's take as long as in plain C."""
     return bool(torch.cpu._is_vnni_supported())
 
 
@@ -133,7 +138,8 @@ class Float32Scan:
         """See :class:`Scan`."""
         rows = self._matrix[groups.start * GROUP : groups.stop * GROUP]
         scores = _scratch(len(query.vectors), groups, torch.float32)
-        torch.mm(query.vectors, rows.T, out=scores[:, : len(rows)])
+        # numpy's BLAS, since torch's takes twice as long on AMD (docs/log.md)
+        np.matmul(query.vectors.numpy(), rows.numpy().T, out=scores[:, : len(rows)].numpy())
         return scores.view(len(scores), -1, GROUP)
 
     def groups(self, groups: slice) -> Groups:
@@ -163,12 +169,24 @@ class Int8Scan:
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
         scores = _scratch(len(query.vectors), groups, torch.int32)
-        torch._int_mm(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP].T, out=scores)
+        self._multiply(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP], scores)
         return scores.view(len(scores), -1, GROUP)
+
+    def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
+        torch._int_mm(codes, items.T, out=out)
 
     def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
         return _part(self._groups, groups)
+
+
+class CompiledInt8Scan(Int8Scan):
+    """The same products by :mod:`srgnn.int8`: for processors without VNNI."""
+
+    name: ScanName = "int8-compiled"
+
+    def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
+        multiply(codes.numpy(), items.numpy(), out.numpy())
 
 
 class _Memory(threading.local):

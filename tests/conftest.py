@@ -61,7 +61,7 @@ def redis_url(redis_server: RedisServer) -> str:
 def tiny_model() -> SRGNN:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return SRGNN(SRGNNConfig(hidden_size=8), TINY_ITEMS, TINY_RULES.max_length).eval()
+        return SRGNN(SRGNNConfig(hidden_size=16), TINY_ITEMS, TINY_RULES.max_length).eval()
 
 
 def tiny_vocabulary() -> Vocabulary:

@@ -18,7 +18,7 @@ async def test_the_artifact_of_the_settings_is_served(tiny_artifact: Path, clien
         click = (await client.post("/sessions/s/click", json={"item_id": "100"})).json()
     assert info["model"] == click["model"] == (tiny_artifact / "LATEST").read_text().strip()
     assert (info["items"], info["max_length"], info["manifest"]["dataset"]) == (40, 8, "tiny")
-    assert info["search"] == ("int8" if int8_is_native() else "float32")
+    assert info["search"] == ("int8" if int8_is_native() else "int8-compiled")
 
 
 def test_missing_artifact_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -160,13 +160,13 @@ def test_a_newer_format_says_upgrade(folder):
         (rewritten("model.safetensors", embedding=torch.zeros(40, 9)), r"tensor 'embedding' is \(\(40, 9\)"),
         (rewritten("model.safetensors", embedding=None), "'embedding' is missing"),
         (rewritten("model.safetensors", extra=torch.zeros(1)), "'extra'.*no such tensor"),
-        (rewritten("model.safetensors", embedding=torch.zeros(40, 8).half()), "float16"),
-        (rewritten("model.safetensors", embedding=torch.full((40, 8), torch.nan)), "not finite"),
+        (rewritten("model.safetensors", embedding=torch.zeros(40, 16).half()), "float16"),
+        (rewritten("model.safetensors", embedding=torch.full((40, 16), torch.nan)), "not finite"),
         (
-            rewritten("model.safetensors", embedding=torch.ones(40, 8)),
+            rewritten("model.safetensors", embedding=torch.ones(40, 16)),
             "catalogue.safetensors does not belong",
         ),
-        (rewritten("catalogue.safetensors", items=torch.zeros(64, 8, dtype=torch.int8)), "does not belong"),
+        (rewritten("catalogue.safetensors", items=torch.zeros(64, 16, dtype=torch.int8)), "does not belong"),
         (
             rewritten("fallback.safetensors", clicks=torch.ones(39, dtype=torch.int64)),
             "does not fit a catalogue of 40",

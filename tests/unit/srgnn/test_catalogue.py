@@ -8,19 +8,20 @@ from srgnn import catalogue as module
 from srgnn.catalogue import Catalogue
 from srgnn.errors import InputError
 from srgnn.loops import Pairs
-from srgnn.scan import Int8Scan, quantise
+from srgnn.scan import CompiledInt8Scan, Int8Scan, quantise
 
 
 def catalogue(matrix, servable, scan="float32"):
     """A catalogue searched in the given way, also where this processor would be slow at it."""
     made = Catalogue(matrix, servable)
-    if scan == "int8":
-        made.scan = Int8Scan(made.matrix, quantise(made.matrix))
+    if scan != "float32":
+        scan_type = Int8Scan if scan == "int8" else CompiledInt8Scan
+        made.scan = scan_type(made.matrix, quantise(made.matrix))
     assert made.scan.name == scan
     return made
 
 
-both_scans = pytest.mark.parametrize("scan", ["float32", "int8"])
+every_scan = pytest.mark.parametrize("scan", ["float32", "int8", "int8-compiled"])
 
 
 def exact_order(matrix, servable, vector, exclude=()):
@@ -30,7 +31,7 @@ def exact_order(matrix, servable, vector, exclude=()):
     return sorted(rows, key=lambda row: (-scores[row], row)), scores
 
 
-def make(num_items=300, width=8, sessions=5, seed=0):
+def make(num_items=300, width=20, sessions=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(num_items, width, generator=generator)
     vectors = torch.randn(sessions, width, generator=generator, dtype=torch.float64)
@@ -38,7 +39,7 @@ def make(num_items=300, width=8, sessions=5, seed=0):
     return matrix, servable, vectors
 
 
-@both_scans
+@every_scan
 @given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
 @settings(max_examples=60)
 def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies):
@@ -69,7 +70,7 @@ def end_to_end(bonuses):
     )
 
 
-@both_scans
+@every_scan
 @given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
 @settings(max_examples=60)
 def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies):
@@ -120,7 +121,7 @@ def test_rank_counts_items_scoring_at_least_as_much(num_items, seed, copies):
             assert ranks.rank[i] == num_items
 
 
-@both_scans
+@every_scan
 def test_scores_too_close_for_the_scan_are_still_ordered(scan):
     matrix = torch.full((500, 4), 4.0)
     matrix[:, 0] = 1.0 + torch.arange(500) * 2.0**-23  # neighbours differ in the last bit
@@ -129,15 +130,15 @@ def test_scores_too_close_for_the_scan_are_still_ordered(scan):
     assert top.rows[0].tolist() == list(range(499, 489, -1))
 
 
-@both_scans
-def test_both_scans_give_the_same_bits(scan):
+@every_scan
+def test_every_scan_give_the_same_bits(scan):
     matrix, servable, vectors = make(num_items=2000, width=32, sessions=50)
     wanted, found = catalogue(matrix, servable).top_k(vectors, 20), catalogue(matrix, servable, scan).top_k(vectors, 20)
     assert found.rows.tolist() == wanted.rows.tolist()
     assert found.scores.tolist() == wanted.scores.tolist()
 
 
-@both_scans
+@every_scan
 def test_few_items_are_scored_exactly(scan, monkeypatch):
     matrix, servable, vectors = make(num_items=20_000, width=64, sessions=1)
     exact_rows = []
@@ -152,7 +153,7 @@ def test_few_items_are_scored_exactly(scan, monkeypatch):
     assert 20 <= sum(exact_rows) < 400
 
 
-@both_scans
+@every_scan
 def test_blocks_do_not_change_answers(scan, monkeypatch):
     matrix, servable, vectors = make(sessions=7)
     exclude = [np.array([i, 200 + i]) for i in range(7)]

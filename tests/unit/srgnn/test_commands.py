@@ -143,7 +143,7 @@ def test_inspect_shows_the_manifest_and_what_was_checked(tiny_artifact):
     assert shown["checked"] == ["hashes", "shapes", "probes"]
     assert shown["rules"] == {"max_length": 8}
     assert shown["bytes"] == sum(file["bytes"] for file in shown["files"].values())
-    assert "  hidden_size: 8" in result.stdout.splitlines()
+    assert "  hidden_size: 16" in result.stdout.splitlines()
 
 
 def test_inspect_refuses_a_flipped_byte(tiny_artifact, tmp_path):

@@ -6,11 +6,11 @@ import pytest
 
 FRESH = """
 import json, sys
-from srgnn import artifact, loops
+from srgnn import artifact, int8, loops
 recommender = artifact.load(sys.argv[1]).recommender
 ids = recommender.vocabulary.ids
 recommender.recommend([[ids[3], ids[7], ids[3]], [ids[5]]], k=5, exclude=[{ids[2]}, set()])
-stats = [loop.stats for loop in vars(loops).values() if hasattr(loop, "stats")]
+stats = [loop.stats for module in (loops, int8) for loop in vars(module).values() if hasattr(loop, "stats")]
 print(json.dumps([sum(len(each.cache_hits) for each in stats), sum(len(each.cache_misses) for each in stats)]))
 """
 
