@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import Block, Floors, IntArray, Pairs, best_rows, exact_scores, within_reach
+from .loops import Block, FloatArray, Floors, IntArray, Pairs, best_rows, counted, exact_scores, within_reach
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 192
@@ -123,15 +123,14 @@ class Catalogue:
 
         An item that may not be answered ranks last.
         """
-        wanted = torch.from_numpy(np.asarray(targets, dtype=np.int64))
+        v, wanted = vectors.numpy(), np.asarray(targets, dtype=np.int64)
         size = max(1, SCORES_AT_ONCE // self.num_items)
         found = []
         for start in range(0, len(vectors), size):
             part = slice(start, start + size)
             extra = _of_sessions(bonuses, start, start + size)
-            found.append(self._ranks_of_block(vectors[part], wanted[part], self._answerable(extra)))
-        rank, ties = zip(*found, strict=True)
-        return Ranks(torch.cat(rank).numpy(), torch.cat(ties).numpy())
+            found.append(self._ranks_of_block(v[part], wanted[part], self._answerable(extra)))
+        return Ranks(*map(np.concatenate, zip(*found, strict=True)))
 
     def _answerable(self, pairs: Pairs, left_out: Pairs = NO_PAIRS) -> Pairs:
         """Without the items that may not be answered, at all or in this answer."""
@@ -169,39 +168,36 @@ class Catalogue:
         groups, size = num_groups(self.num_items), max(1, SCORES_AT_ONCE // (GROUP * sessions))
         return (slice(start, min(start + size, groups)) for start in range(0, groups, size))
 
-    def _ranks_of_block(self, vectors: Tensor, targets: Tensor, bonuses: Pairs) -> tuple[Tensor, Tensor]:
-        query, everything = self._float32.query(vectors), slice(0, num_groups(self.num_items))
-        scores = self._float32.rough(query, everything).view(len(vectors), -1)[:, : self.num_items]
-        scores.index_fill_(1, torch.from_numpy(self._banned), -torch.inf)
-        items, v = self._items, vectors.numpy()
-        exact_own = exact_scores(items, targets.numpy(), v, np.arange(len(v)))  # [b]
+    def _ranks_of_block(self, vectors: FloatArray, targets: IntArray, bonuses: Pairs) -> tuple[IntArray, IntArray]:
+        query, everything = self._float32.query(torch.from_numpy(vectors)), slice(0, num_groups(self.num_items))
+        scores = self._float32.rough(query, everything).view(len(vectors), -1).numpy()  # [b, V and what is past it]
+        scores[:, self._banned] = -np.inf
+        exact_own = exact_scores(self._items, targets, vectors, np.arange(len(vectors)))  # [b]
         sessions, rows, added = bonuses
-        scores.numpy()[sessions, rows] = -np.inf  # counted by themselves, exactly
-        with_bonus = exact_scores(items, rows, v, sessions) + added  # [M]
-        is_target = rows == targets.numpy()[sessions]
+        scores[sessions, rows] = -np.inf  # counted by themselves, exactly
+        with_bonus = exact_scores(self._items, rows, vectors, sessions) + added  # [M]
+        is_target = rows == targets[sessions]
         exact_own[sessions[is_target]] = with_bonus[is_target]
-        counted_already = np.bincount(sessions[is_target], minlength=len(v))  # [b]: 1 for a target with a bonus
-        own = torch.from_numpy(exact_own).unsqueeze(1)  # [b, 1]
+        counted_already = np.bincount(sessions[is_target], minlength=len(vectors))  # [b]: 1 for a target with a bonus
         # twice, so that rounding the borders cannot matter
-        longest = self._float32.groups(everything).longest.max()
-        error = 2 * longest * torch.from_numpy(query.margins.on_longest).unsqueeze(1)
-        low, high = (own - error).float(), (own + error).float()
-        above, from_low = _count(scores > high), _count(scores >= low)
-        rank, tied = above + 1, torch.ones_like(above)  # between the borders: as a rule the target alone, if at all
-        between = (from_low - above).numpy()
-        for i in np.flatnonzero(between > 1 - counted_already).tolist():
-            near = np.flatnonzero(((scores[i] >= low[i]) & (scores[i] <= high[i])).numpy())
-            exact, target = exact_scores(items, near, v, np.full_like(near, i)), float(exact_own[i])
-            rank[i] = above[i] + int((exact >= target).sum()) + int(counted_already[i])
-            tied[i] = int((exact == target).sum()) + int(counted_already[i])
+        error = 2 * self._float32.groups(everything).longest.max() * query.margins.on_longest
+        low, high = (exact_own - error).astype(np.float32), (exact_own + error).astype(np.float32)
+        above, from_low = counted(scores, self.num_items, low, high)
+        rank, tied = above + 1, np.ones_like(above)  # between the borders: as a rule the target alone, if at all
+        for i in np.flatnonzero(from_low - above > 1 - counted_already).tolist():
+            own_scores = scores[i, : self.num_items]
+            near = np.flatnonzero((own_scores >= low[i]) & (own_scores <= high[i]))
+            exact = exact_scores(self._items, near, vectors, np.full_like(near, i))
+            rank[i] = above[i] + (exact >= exact_own[i]).sum() + counted_already[i]
+            tied[i] = (exact == exact_own[i]).sum() + counted_already[i]
         others = ~is_target
         wins = others & (with_bonus >= exact_own[sessions])
-        rank += torch.from_numpy(np.bincount(sessions[wins], minlength=len(v)))
+        rank += np.bincount(sessions[wins], minlength=len(vectors))
         equal = others & (with_bonus == exact_own[sessions])
-        tied += torch.from_numpy(np.bincount(sessions[equal], minlength=len(v)))
-        unservable = ~self.servable[targets]
+        tied += np.bincount(sessions[equal], minlength=len(vectors))
+        unservable = ~self._servable[targets]
         rank[unservable] = self.num_items
-        tied[unservable] = self.num_items - int(self.servable.sum())
+        tied[unservable] = self.num_items - int(self._servable.sum())
         return rank, tied - 1
 
 
@@ -224,8 +220,3 @@ def _concatenated(parts: Sequence[Pairs]) -> Pairs:
     if len(parts) == 1:
         return parts[0]
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _count(flags: Tensor) -> Tensor:
-    """True entries a row of bool [b, V]: int64 [b]. Summing into int64 at once takes twenty times as long."""
-    return flags.sum(1, dtype=torch.int32).long()

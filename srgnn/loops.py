@@ -683,6 +683,22 @@ def exact_scores(items: Items, rows: IntArray, vectors: FloatArray, sessions: In
 
 
 @compiled
+def counted(scores: Items, items: int, low: Items, high: Items) -> tuple[IntArray, IntArray]:
+    """Of the first ``items`` scores of each session [b, >= items]: how many are above ``high`` [b], how many are
+    ``low`` [b] or more: [b] each."""
+    above, from_low = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
+    for session in range(len(scores)):
+        bottom, top = low[session], high[session]
+        more = reached = np.int32(0)  # of the scores' width, so that both are counted in vectors
+        for item in range(items):
+            score = scores[session, item]
+            more = np.int32(more + np.int32(score > top))
+            reached = np.int32(reached + np.int32(score >= bottom))
+        above[session], from_low[session] = more, reached
+    return above, from_low
+
+
+@compiled
 def product(item: Items, vector: FloatArray) -> float:
     """In float64, always added up in this order, so that equal items tie wherever they are scored."""
     a = b = c = e = 0.0  # four sums at a time: one alone waits for each addition

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import loops
-from srgnn.loops import offer, order
+from srgnn.loops import counted, offer, order
 
 ENTRIES = st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), st.integers(0, 5)), max_size=30)
 
@@ -48,3 +48,9 @@ def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
     before = loops.njit
     monkeypatch.setattr(loops, "njit", nowhere)
     assert loops.compiled(lambda x: x + 1)(2) == 3
+
+
+def test_scores_are_counted_around_the_borders_and_not_past_the_last_item():
+    scores = np.array([[1.0, 2.0, 3.0, -np.inf, 9.0], [2.0, 2.0, 2.0, 2.0, 9.0]], np.float32)
+    above, from_low = counted(scores, 4, np.array([2, 2], np.float32), np.array([2.5, 2], np.float32))
+    assert (above.tolist(), from_low.tolist()) == ([1, 0], [2, 4])
