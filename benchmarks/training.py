@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch_geometric.data import Batch
 
 from srgnn.config import SRGNNConfig
-from srgnn.graph import flat_session_batch, session_batch
 from srgnn.model import SRGNN
 from srgnn.sequence import IntArray
+from srgnn.session_batch import flat_session_batch, session_batch
 from training import loop
 from training.config import Recipe, TrainingConfig
 from training.examples import ExampleBatch

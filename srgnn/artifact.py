@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -35,17 +35,22 @@ from torch import Tensor
 from .ann import IVF
 from .blend import BlendScorer, BlendWeights, model_of
 from .catalogue import Catalogue
+from .config import SRGNNConfig
 from .directory import INDEX, NEIGHBOURS, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
-from .model import SRGNN, SessionEncoder, SRGNNConfig, unit_rows
 from .neighbours import Neighbours, Weights
+from .packed import State, encoder_shapes
 from .recommender import Recommender
 from .scan import GROUP, Quantised, num_groups, quantise
 from .scorer import Scorer, SRGNNScorer
 from .sequence import SessionRules
 from .session_index import SessionIndex
+from .unit import unit_rows
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .model import SRGNN
 
 FINITE_ROWS_AT_ONCE = 1 << 10
 MOST_CLICKS = 1 << 62
@@ -78,7 +83,7 @@ def save(
     directory: Path,
     *,
     dataset: str,
-    model: SRGNN,
+    model: "SRGNN",
     rules: SessionRules,
     vocabulary: Vocabulary,
     fallback: Fallback,
@@ -114,7 +119,7 @@ def save(
     return publish(directory, manifest, write)
 
 
-def _write_files(partial: Path, model: SRGNN, items: Tensor, vocabulary: Vocabulary, fallback: Fallback) -> None:
+def _write_files(partial: Path, model: "SRGNN", items: Tensor, vocabulary: Vocabulary, fallback: Fallback) -> None:
     state = {**model.state_dict(), "embedding": items}
     state = {name: tensor.detach().cpu().float().contiguous() for name, tensor in state.items()}
     counts = {name: getattr(fallback, name) for name in ("clicks", "offsets", "next_rows", "next_clicks")}
@@ -220,19 +225,19 @@ def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
     return vocabulary
 
 
-def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> tuple[SessionEncoder, Tensor]:
-    """The encoder, and the stored embedding [V, d]."""
-    with torch.device("meta"):
-        model = SRGNN(config, num_items, rules.max_length)
-    expected = {name: (tuple(tensor.shape), torch.float32) for name, tensor in model.state_dict().items()}
+def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> tuple[State, Tensor]:
+    """The encoder's parameters, and the stored embedding [V, d]."""
+    shapes = {f"encoder.{name}": shape for name, shape in encoder_shapes(config, rules.max_length).items()}
+    shapes["embedding"] = (num_items, config.hidden_size)
+    expected = {name: (shape, torch.float32) for name, shape in shapes.items()}
     tensors = _read_tensors(path / "model.safetensors", expected)
     for name, tensor in tensors.items():
         if not all(bool(rows.isfinite().all()) for rows in torch.split(tensor, FINITE_ROWS_AT_ONCE)):
             raise ArtifactError(
                 f"{path / 'model.safetensors'}: {name} holds values that are not finite: train it again"
             )
-    model.load_state_dict(tensors, strict=True, assign=True)
-    return model.encoder, model.embedding.detach()
+    embedding = tensors.pop("embedding")
+    return {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}, embedding
 
 
 def _read_quantised(path: Path, items: Tensor) -> Quantised:

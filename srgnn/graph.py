@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch_geometric.data import Data
 
 from . import loops
 from .sequence import IntArray
@@ -36,40 +34,8 @@ class SessionGraphs(NamedTuple):
     """[B] node of the last click (not the last new node: [a, b, a] ends in a)."""
 
 
-class SessionBatch(Data):  # type: ignore[misc]
-    """:class:`SessionGraphs` as tensors, in the form of torch-geometric."""
-
-    @property
-    def num_sessions(self) -> int:
-        """B."""
-        return int(self.last_node.size(0))
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """How PyG's ``Batch`` shifts each field; proven equal to :func:`session_batch` by a test."""
-        if key == "click_session":
-            return self.num_sessions
-        if key in ("edge_index", "click_node", "last_node"):
-            return self.num_nodes
-        return 0
-
-
-def session_batch(sequences: Sequence[IntArray]) -> SessionBatch:
-    """Graphs of non-empty sequences of catalogue rows. Raises ValueError on an empty one or on none at all."""
-    return _as_batch(session_graphs(sequences))
-
-
-def flat_session_batch(items: npt.NDArray[np.integer[Any]], lengths: IntArray) -> SessionBatch:
-    """Graphs of B sequences laid end to end: ``items`` [C] catalogue rows, ``lengths`` [B] >= 1, summing to C."""
-    return _as_batch(flat_session_graphs(items, lengths))
-
-
-def _as_batch(graphs: SessionGraphs) -> SessionBatch:
-    tensors = {name: torch.from_numpy(array) for name, array in graphs._asdict().items()}
-    return SessionBatch(**tensors, num_nodes=len(graphs.x))
-
-
 def session_graphs(sequences: Sequence[IntArray]) -> SessionGraphs:
-    """What :func:`session_batch` holds, in numpy."""
+    """Graphs of non-empty sequences of catalogue rows. Raises ValueError on an empty one or on none at all."""
     if not len(sequences):
         raise ValueError("a session graph needs at least one sequence")
     lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
@@ -77,7 +43,7 @@ def session_graphs(sequences: Sequence[IntArray]) -> SessionGraphs:
 
 
 def flat_session_graphs(items: npt.NDArray[np.integer[Any]], lengths: IntArray) -> SessionGraphs:
-    """What :func:`flat_session_batch` holds, in numpy."""
+    """Graphs of B sequences laid end to end: ``items`` [C] catalogue rows, ``lengths`` [B] >= 1, summing to C."""
     if lengths.min() < 1:
         raise ValueError(f"sequence {int(lengths.argmin())} is empty: a session graph needs at least one click")
     if lengths.sum() != len(items):  # a compiled loop would read what is behind the array

@@ -237,21 +237,30 @@ def click_states(h: FloatArray, positions: FloatArray, click_node: IntArray, cli
 
 
 @compiled
-def attended(
-    context: FloatArray, mapped: FloatArray, bias: FloatArray, query: FloatArray, clicks: FloatArray, session: IntArray
+def attention(
+    context: FloatArray, mapped: FloatArray, bias: FloatArray, query: FloatArray, session: IntArray
 ) -> FloatArray:
-    """Sum of click states [C, d], weighted by soft attention: [B, d]. ``context`` [B, d] and ``mapped`` [C, d] are the
-    maps of last clicks and of clicks, without their ``bias``."""
-    sums, gates = np.zeros_like(context), np.empty(len(query))
-    for click in range(len(clicks)):
+    """Soft attention on each click [C]: ``context`` [B, d] and ``mapped`` [C, d] are the maps of last clicks and of
+    clicks, without their ``bias``."""
+    alphas, gates = np.empty(len(mapped)), np.empty(len(query))
+    for click in range(len(mapped)):
         of = session[click]
         for j in range(len(query)):  # apart from the sum, whose order holds, so that it is compiled to vectors
             gates[j] = query[j] * sigmoid(context[of, j] + mapped[click, j] + bias[j])
         alpha = 0.0
         for gate in gates:
             alpha += gate
-        for j in range(len(query)):
-            sums[of, j] += alpha * clicks[click, j]
+        alphas[click] = alpha
+    return alphas
+
+
+@compiled
+def weighted_sums(alphas: FloatArray, clicks: FloatArray, session: IntArray, sessions: int) -> FloatArray:
+    """Sum of each session's click states [C, d], by their ``alphas`` [C]: [B, d]."""
+    sums = np.zeros((sessions, clicks.shape[1]))
+    for click in range(len(clicks)):
+        for j in range(clicks.shape[1]):
+            sums[session[click], j] += alphas[click] * clicks[click, j]
     return sums
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from .graph import SessionBatch
+from .session_batch import SessionBatch
 
 
 class SoftAttentionReadout(nn.Module):

@@ -1,9 +1,8 @@
 """What can score the catalogue for encoded sequences: SR-GNN, and anything that wants to stand beside it."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,15 @@ import torch
 from torch import Tensor
 
 from .catalogue import Catalogue, Ranks, Top
+from .config import SRGNNConfig
 from .errors import InputError
-from .graph import session_batch, session_graphs
-from .model import SRGNN, SessionEncoder, SRGNNConfig
-from .packed import PackedEncoder
+from .graph import SessionGraphs, session_graphs
+from .loops import FloatArray
+from .packed import PackedEncoder, State
 from .sequence import IntArray
+
+if TYPE_CHECKING:
+    from .model import SRGNN
 
 
 class Scorer(Protocol):
@@ -43,18 +46,18 @@ class SRGNNScorer:
     nothing beside the catalogue.
     """
 
-    def __init__(self, config: SRGNNConfig, encoder: SessionEncoder, catalogue: Catalogue) -> None:
+    def __init__(self, config: SRGNNConfig, encoder: State, catalogue: Catalogue) -> None:
         self.config = config
-        self.encoder = copy.deepcopy(encoder).cpu().double().eval().requires_grad_(False)
-        self._packed = PackedEncoder(self.encoder, config)
+        self.encoder = encoder
+        self._packed = PackedEncoder(encoder, config)
         self.catalogue = catalogue
         self._items = catalogue.matrix.numpy()
 
     @classmethod
-    def of_model(cls, model: SRGNN, servable: npt.NDArray[np.bool_]) -> "SRGNNScorer":
+    def of_model(cls, model: "SRGNN", servable: npt.NDArray[np.bool_]) -> "SRGNNScorer":
         """The scorer of a model as it is now; ``servable`` [V]: the items that may be answered."""
         catalogue = Catalogue(model.item_matrix().detach().cpu(), torch.from_numpy(servable))
-        return cls(model.config, model.encoder, catalogue)
+        return cls(model.config, model.encoder.state_dict(), catalogue)
 
     @property
     def num_items(self) -> int:
@@ -78,18 +81,17 @@ class SRGNNScorer:
 
     def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
         """Float64 [B, d]."""
-        graphs = session_graphs(sequences)
-        nodes = self._items[graphs.x].astype(np.float64)  # [N, d]
-        return torch.from_numpy(self._packed(nodes, graphs))
+        return torch.from_numpy(self._packed(*self._graphs(sequences)))
 
-    @torch.inference_mode()
     def attention(self, sequence: IntArray) -> list[float]:
         """alpha of each click, oldest first: how much it weighs in the global session embedding."""
-        batch = session_batch([sequence])
-        nodes = self.catalogue.matrix[batch.x].double()  # [N, d]
-        clicks, last = self.encoder.click_states(nodes, batch)
-        weights: list[float] = self.encoder.readout.attention(clicks, last, batch).squeeze(1).tolist()
+        weights: list[float] = self._packed.attention(*self._graphs([sequence])).tolist()
         return weights
+
+    def _graphs(self, sequences: Sequence[IntArray]) -> tuple[FloatArray, SessionGraphs]:
+        """Embeddings of nodes float64 [N, d], and their graphs."""
+        graphs = session_graphs(sequences)
+        return self._items[graphs.x].astype(np.float64), graphs
 
 
 class DenseScorer(ABC):

@@ -23,11 +23,11 @@ from torch import Tensor
 from srgnn.blend import BlendScorer
 from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
-from srgnn.graph import flat_session_batch
 from srgnn.model import SRGNN
 from srgnn.progress import progress
 from srgnn.scorer import Scorer, SRGNNScorer
 from srgnn.sequence import IntArray
+from srgnn.session_batch import flat_session_batch
 
 from . import checkpoint, metrics
 from .blend import announce, fit_blend

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from srgnn.graph import SessionBatch
 from srgnn.model import SRGNN
+from srgnn.session_batch import SessionBatch
 
 from .loss import Taught
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from srgnn.graph import session_batch
+from srgnn.session_batch import session_batch
 from tests.golden import reference
 
 FILES = sorted(Path(__file__).parent.glob("*.npz"))

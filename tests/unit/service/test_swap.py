@@ -289,7 +289,7 @@ async def test_the_old_model_is_gone_after_a_swap_without_the_collector(
     async with client_of(app) as client:
         await click(client, "115", explain=True)
         served = app.state.swapper._live.service.recommender
-        parts = (served, served.scorer.catalogue, served.scorer.encoder, served.fallback, served.vocabulary)
+        parts = (served, served.scorer.catalogue, served.scorer, served.fallback, served.vocabulary)
         old = [weakref.ref(part) for part in parts]
         del served, parts
         gc.disable()

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from srgnn.conv import GatedSessionConv
-from srgnn.graph import session_batch
+from srgnn.session_batch import session_batch
 
 
 def test_one_step_is_the_papers_equations_with_dense_matrices():

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srgnn.graph import session_batch
-from srgnn.model import SRGNN, SRGNNConfig, unit_rows
+from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.session_batch import session_batch
 
 CONFIGS = [
     SRGNNConfig(hidden_size=8),
@@ -82,10 +82,3 @@ def test_weights_start_uniform_within_the_published_bound():
     model = SRGNN(SRGNNConfig(hidden_size=25), num_items=50, max_length=5)
     assert all(parameter.abs().max() <= 0.2 for parameter in model.parameters())
     assert model.embedding.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)
-
-
-def test_unit_rows_has_the_value_and_the_gradient_of_normalize():
-    torch.manual_seed(0)
-    rows = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(unit_rows(rows), torch.nn.functional.normalize(rows, dim=1))
-    assert torch.autograd.gradcheck(unit_rows, rows)

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from srgnn.graph import session_batch
 from srgnn.readout import SoftAttentionReadout
+from srgnn.session_batch import session_batch
 
 
 def by_hand(readout, clicks, last):

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from srgnn.errors import InputError
-from srgnn.graph import session_batch
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.scorer import DenseScorer, SRGNNScorer
+from srgnn.session_batch import session_batch
 
 SEQUENCES = [np.array(rows) for rows in ([1, 2, 1], [5], [7, 7, 3, 9], [2, 0])]
 

@@ -213,8 +213,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(corpus, tmp_path,
     assert result["epoch"] == 2
     assert len(kept) == 2  # epochs 1 and 2 were each the best so far; 3 and 4 were not; 5 never ran
     assert next(scores) == 0.1
-    model = artifact.load(tmp_path).recommender.scorer.encoder
-    torch.testing.assert_close(model.readout.query.weight.float(), kept[1]["encoder.readout.query.weight"])
+    encoder = artifact.load(tmp_path).recommender.scorer.encoder
+    torch.testing.assert_close(encoder["readout.query.weight"], kept[1]["encoder.readout.query.weight"])
 
 
 def test_validation_is_the_scorer_that_serves(corpus, tmp_path):

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from srgnn.graph import session_batch
 from srgnn.model import SRGNN, SRGNNConfig
+from srgnn.session_batch import session_batch
 from training.teachers import Teachers, teacher_seed
 
 
