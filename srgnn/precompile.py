@@ -20,7 +20,7 @@ NUM_ITEMS = 3
 
 def main() -> None:
     """Search and rank in a catalogue of three items, in every way."""
-    model = SRGNN(SRGNNConfig(hidden_size=LANES, reversed_positions=True), NUM_ITEMS, max_length=2)
+    model = SRGNN(SRGNNConfig(hidden_size=LANES, reversed_positions=True, scoring="cosine"), NUM_ITEMS, max_length=2)
     scorer = SRGNNScorer.of_model(model, np.ones(NUM_ITEMS, dtype=bool))
     past = SessionIndex.build(np.array([0, 1, 0, 2]), np.array([0, 2, 4]), NUM_ITEMS)
     blended = BlendScorer(scorer, Neighbours(past), BlendWeights())

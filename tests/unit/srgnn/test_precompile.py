@@ -15,10 +15,22 @@ print(json.dumps([sum(len(each.cache_hits) for each in stats), sum(len(each.cach
 """
 
 
+ALL = """
+import json
+from srgnn import int8, loops, precompile
+precompile.main()
+every = [each for module in (loops, int8) for each in vars(module).items() if hasattr(each[1], "stats")]
+print(json.dumps([len(every), [name for name, loop in every if not loop.signatures]]))
+"""
+
+
 @pytest.mark.timeout(300)
 def test_a_service_compiles_nothing_that_was_compiled_ahead(tmp_path, blended_artifact, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "loops"))
-    subprocess.run([sys.executable, "-m", "srgnn.precompile"], check=True)
+    ahead = subprocess.run([sys.executable, "-c", ALL], check=True, capture_output=True, text=True)
+    loops, left_out = json.loads(ahead.stdout)
+    assert loops >= 20
+    assert left_out == []
     found = subprocess.run([sys.executable, "-c", FRESH, blended_artifact], check=True, capture_output=True, text=True)
     hits, misses = json.loads(found.stdout)
     assert hits >= 9
