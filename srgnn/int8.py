@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .loops import compiled
+from .compiled import compiled
 
 LANES = 16
 """Numbers multiplied at once, and the narrowest vectors that :func:`multiply` takes."""

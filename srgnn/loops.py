@@ -12,16 +12,13 @@ which is why all of them are in it and what others know comes as an argument. do
 Shape letters: b sessions, G groups of GROUP rows in a block, M pairs of a session and a row.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from .compiled import compiled
 from .session_index import SessionIndex
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -36,15 +33,6 @@ POWERS_OF_TWO = np.ldexp(1.0, np.arange(-60, 61))
 
 DISTANCES = 32
 """Clicks from one to another whose weights are computed ahead: more are rare."""
-
-
-def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call with each combination of argument types."""
-    try:
-        made: Function = njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # nowhere to keep it
-        made = njit(function, nogil=True, error_model="numpy")
-    return made
 
 
 # The best of many: a heap.

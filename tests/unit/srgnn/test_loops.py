@@ -39,17 +39,6 @@ def test_exp_of_more_than_it_knows_is_its_most(x):
     assert loops.exponential(x) == loops.exponential(40.0)
 
 
-def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
-    def nowhere(function, **options):
-        if options.get("cache"):
-            raise RuntimeError("no locator available")  # as numba says
-        return before(function, **options)
-
-    before = loops.njit
-    monkeypatch.setattr(loops, "njit", nowhere)
-    assert loops.compiled(lambda x: x + 1)(2) == 3
-
-
 def test_scores_are_counted_around_the_borders_and_not_past_the_last_item():
     scores = np.array([[1.0, 2.0, 3.0, -np.inf, 9.0], [2.0, 2.0, 2.0, 2.0, 9.0]], np.float32)
     above, from_low = counted(scores, 4, np.array([2, 2], np.float32), np.array([2.5, 2], np.float32))

@@ -1,0 +1,39 @@
+"""How loops are compiled, and that somebody is told when it happens."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core import event
+
+logger = logging.getLogger(__name__)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile ``function`` at its first call with each combination of argument types."""
+    try:
+        made: Function = njit(function, nogil=True, error_model="numpy", cache=True)
+    except RuntimeError:  # nowhere to keep it
+        made = njit(function, nogil=True, error_model="numpy")
+    return made
+
+
+class _Notice(event.Listener):
+    """Says once why a command is silent for so long. Nothing happens where loops are compiled already."""
+
+    told = False
+
+    def on_start(self, event: event.Event) -> None:
+        """Of the compilation of one loop, which may be another package's."""
+        if not self.told and event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
+            self.told = True
+            logger.warning("compiling loops for this processor, 10 to 20 s; `python -m srgnn.precompile` does it ahead")
+
+    def on_end(self, event: event.Event) -> None:
+        """Nothing to say."""
+
+
+event.register("numba:compile", _Notice())
