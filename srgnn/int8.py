@@ -1,9 +1,9 @@
-"""Products of int8 vectors without VNNI: exact in int32, and several times as fast as float32, which is four times as
-much to read (docs/log.md).
+"""Products of int8 vectors without VNNI: exact in int32, and for a few sessions several times as fast as float32, which
+is four times as much to read (docs/log.md).
 
 Processors without an instruction for int8 have one that multiplies int16 in pairs and adds each pair up in int32
 (``pmaddwd`` since MMX). LLVM finds it in the loop below, written for it as vectors; numba's own loops over numbers
-become vectors of half the width with a scalar rest, and take four times as long.
+become vectors of half the width with a scalar rest, and take twice as long.
 
 numba keeps what it compiled as long as *this* file does not change, so nothing compiled elsewhere is called here.
 """

@@ -98,10 +98,8 @@ class _PackedReadout:
     """Soft attention over clicks, then the merge with the last click."""
 
     def __init__(self, readout: State) -> None:
-        self._last, self._click = (
-            _transposed(readout["linear_last.weight"]),
-            _transposed(readout["linear_click.weight"]),
-        )
+        self._last = _transposed(readout["linear_last.weight"])
+        self._click = _transposed(readout["linear_click.weight"])
         self._bias = _array(readout["linear_last.bias"]) + _array(readout["linear_click.bias"])
         self._query = _array(readout["query.weight"])[0]
         merge = _part(readout, "merge")
