@@ -67,6 +67,9 @@ class TrainingConfig:
 
     epochs: int = 10
     batch_size: int = 512
+    minimum_steps: int = (
+        0  # an epoch has at least so many steps: on a log too small for that, a batch is smaller, 16 at least
+    )
     optimizer: Literal["adam", "adamw"] = "adamw"  # adam: weight decay is an L2 term, as published
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -164,6 +167,7 @@ CHECKS: dict[str, Check] = {
     "synthetic.seed": NOT_NEGATIVE,
     "training.epochs": AT_LEAST_ONE,
     "training.batch_size": AT_LEAST_ONE,
+    "training.minimum_steps": NOT_NEGATIVE,
     "training.learning_rate": POSITIVE,
     "training.weight_decay": NOT_NEGATIVE,
     "training.step_epochs": AT_LEAST_ONE,

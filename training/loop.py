@@ -38,7 +38,7 @@ from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
 from .product import neighbours_of, save_artifact
 from .run import Run, restore, save_checkpoint
-from .schedule import learning_rate
+from .schedule import batch_size, learning_rate
 from .teachers import Teachers
 
 CHECKPOINT_SECONDS = 300.0
@@ -149,16 +149,17 @@ def _fit(
     servable = np.bincount(split.items, minlength=run.model.num_items)
     negatives = Negatives(servable, config.negatives) if _samples(config, run.model.num_items) else None
     teachers = _teachers(run)
-    steps = -(-len(examples) // config.batch_size)
+    size = batch_size(config, len(examples))
+    steps = -(-len(examples) // size)
     saved_at = time.monotonic()
     while run.epoch < epochs and not _out_of_patience(run, held_out is not None):
         run.model.train()
         order = np.random.default_rng([run.seed, run.epoch]).permutation(len(examples))
         with progress(f"{_what(run)} epoch {run.epoch + 1}/{epochs}", len(examples)) as advance:
-            advance(run.step * config.batch_size)
+            advance(run.step * size)
             while run.step < steps:
                 started = time.monotonic()
-                indices = order[run.step * config.batch_size : (run.step + 1) * config.batch_size]
+                indices = order[run.step * size : (run.step + 1) * size]
                 rate = learning_rate(config, run.epoch * steps + run.step, steps)
                 run.loss_sum += _update(run, examples.batch(indices), negatives, teachers, rate) * len(indices)
                 run.step += 1

@@ -1,8 +1,18 @@
-"""The learning rate at every step, as a pure function: nothing to save, nothing to resume."""
+"""How large a step is, and its learning rate, as pure functions: nothing to save, nothing to resume."""
 
 import math
 
 from .config import TrainingConfig
+
+SMALLEST_BATCH = 16
+"""Below it a step follows chance more than the clicks."""
+
+
+def batch_size(config: TrainingConfig, num_examples: int) -> int:
+    """Examples a step, of ``num_examples`` an epoch."""
+    if not config.minimum_steps:
+        return config.batch_size
+    return min(config.batch_size, max(num_examples // config.minimum_steps, SMALLEST_BATCH))
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

@@ -285,3 +285,10 @@ def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match="--device cpu"):
         loop.choose_device("cuda")
     assert loop.choose_device("auto").type == "cpu"
+
+
+def test_an_epoch_of_a_small_log_has_the_steps_it_is_asked_for(corpus, tmp_path, monkeypatch):
+    steps, before = [], loop._update
+    monkeypatch.setattr(loop, "_update", lambda run, *rest: steps.append(run.step) or before(run, *rest))
+    loop.train(recipe("training.epochs=1", "training.batch_size=100000", "training.minimum_steps=20"), corpus, tmp_path)
+    assert 20 <= len(steps) <= 21

@@ -1,7 +1,7 @@
 import pytest
 
 from training.config import TrainingConfig
-from training.schedule import learning_rate
+from training.schedule import batch_size, learning_rate
 
 
 def rates(steps_per_epoch=10, **settings):
@@ -31,3 +31,10 @@ def test_warm_up_rises_evenly_to_the_top(schedule):
 
 def test_constant_is_constant():
     assert set(rates(epochs=2, schedule="constant", warmup_share=0.0)) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("minimum_steps", "examples", "size"), [(0, 10, 512), (300, 10, 16), (300, 19_200, 64), (300, 10_000_000, 512)]
+)
+def test_a_batch_is_smaller_on_a_log_too_small_for_the_steps(minimum_steps, examples, size):
+    assert batch_size(TrainingConfig(batch_size=512, minimum_steps=minimum_steps), examples) == size
