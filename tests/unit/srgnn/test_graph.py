@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.data import Batch
 
 from srgnn.graph import flat_session_graphs
 from srgnn.session_batch import flat_session_batch, session_batch
@@ -39,6 +40,16 @@ def test_an_edge_is_kept_once():
     repeated = session_batch([np.array([1, 2, 1, 2, 1, 2])])
     assert repeated.num_edges == 2
     assert repeated.weight_in.tolist() == repeated.weight_out.tolist() == [1.0, 1.0]
+
+
+@given(SESSIONS)
+@settings(max_examples=60)
+def test_a_batch_equals_pyg_batch_of_single_graphs(sessions):
+    together = session_batch(sessions)
+    collated = Batch.from_data_list([session_batch([one]) for one in sessions])
+    assert as_lists(together) == as_lists(collated)
+    assert together.num_nodes == collated.num_nodes
+    assert together.num_sessions == len(sessions)
 
 
 @given(SESSIONS)
