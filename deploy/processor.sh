@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints what numba calls this processor, of those that loops are compiled for in the image: any of its kind, or one with
-# AVX2 (all servers since 2013 or so), for which they take half the time.
+# AVX2 (nearly all servers since 2013), for which the catalogue's products take less than half the time (docs/log.md).
 for flag in avx2 bmi2 f16c fma movbe; do
     grep -qw "$flag" /proc/cpuinfo || { echo generic; exit; }
 done

@@ -13,7 +13,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call with each combination of argument types."""
+    """Compile ``function`` at its first call with each combination of argument types.
+
+    What is kept outlives a change of the options here: numba looks at the function's own file only.
+    """
     try:
         made: Function = njit(function, nogil=True, error_model="numpy", cache=True)
     except RuntimeError:  # nowhere to keep it
@@ -30,7 +33,7 @@ class _Notice(event.Listener):
         """Of the compilation of one loop, which may be another package's."""
         if not self.told and event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
             self.told = True
-            logger.warning("compiling loops for this processor, 10 to 20 s; `python -m srgnn.precompile` does it ahead")
+            logger.warning("compiling loops for this processor, 10 to 20 s; python -m srgnn.precompile does it ahead")
 
     def on_end(self, event: event.Event) -> None:
         """Nothing to say."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from .compiled import compiled
@@ -47,6 +48,8 @@ def _in_chunks(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int16]:
 
 def _generate_products(typing: Any, items: Any, first: Any, codes: Any, session: Any) -> Any:
     """Of ROWS items [R, d], from ``first`` on, and one session's ``codes`` [b, LANES * chunks]: that many int32."""
+    if not items.layout == codes.layout == "C":
+        raise TypingError("rows must follow one another in memory")
 
     def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         items_array, codes_array = (

@@ -7,7 +7,8 @@ bring the same types each time.
 
 Compiling all of them takes ten seconds, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
 ``__pycache__`` beside this file, else in the user's cache. It looks whether *this* file has changed and at no other,
-which is why all of them are in it and what others know comes as an argument. docs/security.md says what that means.
+which is why all that call each other are in it and what others know comes as an argument. docs/security.md says what
+that means.
 
 Shape letters: b sessions, G groups of GROUP rows in a block, M pairs of a session and a row.
 """

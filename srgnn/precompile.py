@@ -2,7 +2,8 @@
 where what is compiled is kept.
 
 For an image: a container that compiles at its start is ready ten seconds later. Compiled for another processor, or by
-another version of numba, they are compiled again; so build with NUMBA_CPU_NAME=generic and NUMBA_CPU_FEATURES empty.
+another version of numba, they are compiled again; so name processors by NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty,
+as the Dockerfile does.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Session graphs in the form of torch-geometric, for training.
 
-Serving needs no more than :mod:`srgnn.graph`: without torch-geometric it is up in two thirds of the time, in 130 MB
-less (docs/log.md).
+Serving needs no more than :mod:`srgnn.graph`: without torch-geometric it is up in half the time, in 160 MB less
+(docs/log.md).
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from service.telemetry import Metrics
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-MODULES = sorted((ROOT / "service").rglob("*.py"))
+MODULES = sorted(path for folder in ("service", "srgnn") for path in (ROOT / folder).rglob("*.py"))
 
 
 def rows(heading: str) -> list[str]:

@@ -131,7 +131,7 @@ def test_scores_too_close_for_the_scan_are_still_ordered(scan):
 
 
 @every_scan
-def test_every_scan_give_the_same_bits(scan):
+def test_every_scan_gives_the_same_bits(scan):
     matrix, servable, vectors = make(num_items=2000, width=32, sessions=50)
     wanted, found = catalogue(matrix, servable).top_k(vectors, 20), catalogue(matrix, servable, scan).top_k(vectors, 20)
     assert found.rows.tolist() == wanted.rows.tolist()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 from srgnn.int8 import LANES, ROWS, multiply
 
@@ -29,6 +30,11 @@ def test_products_are_those_of_whole_numbers(width, sessions, rows, seed):
 def test_the_largest_numbers_do_not_saturate(one, other):
     codes, items = np.full((1, 1000), one, np.int8), np.full((ROWS, 1000), other, np.int8)
     assert (multiplied(codes, items) == 1000 * one * other).all()
+
+
+def test_a_matrix_whose_rows_are_not_in_one_piece_is_refused():
+    with pytest.raises(TypingError, match="rows must follow one another"):
+        multiplied(np.ones((1, LANES), np.int8), np.ones((LANES, 2 * ROWS), np.int8).T)
 
 
 def test_a_part_of_a_matrix_reads_no_row_beside_it():
