@@ -203,17 +203,22 @@ def compare(subject: Subject, k: int, sessions: int) -> dict[str, Any]:
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """The number of items scored in float64 while the block runs."""
-    before, count = module.best_rows, [0]
+    of_block, of_pairs, count = module.best_of_block, module.best_rows, [0]
 
-    def counting(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[IntArray, FloatArray]:
+    def counting_block(*block: Any) -> tuple[IntArray, FloatArray, int]:
+        rows, scores, scored = of_block(*block)
+        count[0] += scored
+        return rows, scores, scored
+
+    def counting_pairs(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[IntArray, FloatArray]:
         count[0] += len(pairs.rows)
-        return before(items, vectors, pairs, k)
+        return of_pairs(items, vectors, pairs, k)
 
-    module.best_rows = counting
+    module.best_of_block, module.best_rows = counting_block, counting_pairs
     try:
         yield count
     finally:
-        module.best_rows = before
+        module.best_of_block, module.best_rows = of_block, of_pairs
 
 
 def line(row: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ the model's score, which keeps the search exact and its cost independent of the 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,4 +106,5 @@ class BlendScorer:
         """What each session adds to scores of the model, in the order of sessions."""
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
-        return Pairs(*loops.bonuses(memory, items, lengths, MOST_VOTED, SHARE_UNIT, self._vector))
+        flat: tuple[Any, ...] = (*memory.past, *memory[1:], items, lengths, MOST_VOTED, SHARE_UNIT, self._vector)
+        return Pairs(*loops.bonuses(*flat))

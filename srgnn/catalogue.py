@@ -8,7 +8,7 @@ float64; ties break by catalogue row. ``-inf`` marks items that may not be answe
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import Block, FloatArray, Floors, IntArray, Pairs, best_rows, counted, exact_scores, within_reach
+from .loops import FloatArray, Floors, IntArray, Pairs, best_of_block, best_rows, counted, exact_scores
 from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 192
@@ -37,6 +37,15 @@ class Top(NamedTuple):
     """[B, k], by falling score, equal scores by row."""
     scores: npt.NDArray[np.float32]
     """[B, k]."""
+
+
+class Best(NamedTuple):
+    """The same with the exact scores."""
+
+    rows: IntArray
+    """[b, k]."""
+    scores: FloatArray
+    """[b, k]."""
 
 
 class Ranks(NamedTuple):
@@ -108,13 +117,13 @@ class Catalogue:
         """
         if not 1 <= k <= self.num_items:
             raise InputError(f"k is {k}: the catalogue has {self.num_items} items, ask for 1 to {self.num_items}")
+        find = self._scanned if self.index is None else self._near
         found = []
         for start in range(0, len(vectors), SESSIONS_AT_ONCE):
             part = slice(start, start + SESSIONS_AT_ONCE)
             left_out = exclude[part] if exclude is not None else None
             extra = _of_sessions(bonuses, start, start + SESSIONS_AT_ONCE)
-            reach = self._reach(vectors[part], k, left_out, extra)
-            found.append(best_rows(self._items, vectors[part].numpy(), reach, k))
+            found.append(find(vectors[part], k, left_out, extra))
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Top(rows, scores.astype(np.float32))
 
@@ -140,28 +149,29 @@ class Catalogue:
             kept &= ~np.isin(places, banned)
         return Pairs(*(values[kept] for values in pairs))
 
-    def _reach(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Pairs:
-        """What may be among the best k of each session; without an index, for certain."""
-        if self.index is None:
-            return self._within_reach(vectors, k, _left_out(left_out), bonuses)
+    def _scanned(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Best:
+        """The best k of the whole catalogue, a block of it at a time."""
+        query, excluded, floors = self.scan.query(vectors), _left_out(left_out), Floors.empty(len(vectors), k)
+        best = []
+        for groups in self._blocks(len(vectors)):
+            rough = self.scan.rough(query, groups)  # [b, G, GROUP]
+            block = rough.numpy(), *self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype]
+            changed = self._unanswerable, *excluded, *bonuses
+            flat: tuple[Any, ...] = (*block, *query.margins, *changed, *floors, self._items, vectors.numpy())
+            rows, scores, _ = best_of_block(*flat)
+            best.append(Best(rows, scores))
+        return best[0] if len(best) == 1 else _best_of(best, k)
+
+    def _near(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Best:
+        """The best k of what the index names, and of what has a bonus."""
+        assert self.index is not None
         answerable = self._answerable(bonuses, _left_out(left_out))
         known = [answerable.rows[answerable.sessions == i] for i in range(len(vectors))]
         if left_out is not None:
             known = [np.concatenate(pair) for pair in zip(known, left_out, strict=True)]
         near = self.index.near(vectors, k, known)
-        return _concatenated([Pairs(*near, np.zeros(len(near[0]))), answerable])
-
-    def _within_reach(self, vectors: Tensor, k: int, excluded: Pairs, bonuses: Pairs) -> Pairs:
-        """Every item that may be among the best k of its session (:func:`srgnn.loops.within_reach`)."""
-        query = self.scan.query(vectors)
-        floors = Floors.empty(len(vectors), k)
-        found = []
-        for groups in self._blocks(len(vectors)):
-            rough = self.scan.rough(query, groups)  # [b, G, GROUP]
-            block = Block(rough.numpy(), self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype])
-            reach = within_reach(block, query.margins, self._unanswerable, excluded, bonuses, floors)
-            found.append(Pairs(*reach))
-        return _concatenated(found)
+        pairs = _concatenated([Pairs(*near, np.zeros(len(near[0]))), answerable])
+        return Best(*best_rows(self._items, vectors.numpy(), pairs, k))
 
     def _blocks(self, sessions: int) -> Iterator[slice]:
         """Groups to score at once for so many sessions."""
@@ -217,6 +227,11 @@ def _of_sessions(pairs: Pairs, start: int, stop: int) -> Pairs:
 
 
 def _concatenated(parts: Sequence[Pairs]) -> Pairs:
-    if len(parts) == 1:
-        return parts[0]
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _best_of(blocks: Sequence[Best], k: int) -> Best:
+    """The k best of all blocks."""
+    rows, scores = (np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True))
+    order = np.lexsort((rows, -scores))[:, :k]
+    return Best(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))

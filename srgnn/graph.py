@@ -36,16 +36,26 @@ class SessionGraphs(NamedTuple):
 
 def session_graphs(sequences: Sequence[IntArray]) -> SessionGraphs:
     """Graphs of non-empty sequences of catalogue rows. Raises ValueError on an empty one or on none at all."""
+    return SessionGraphs(*loops.session_graphs(*laid_end_to_end(sequences)))
+
+
+def laid_end_to_end(sequences: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """B sequences as clicks [C] and lengths [B]. Raises ValueError on an empty one or on none at all."""
     if not len(sequences):
         raise ValueError("a session graph needs at least one sequence")
-    lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
-    return flat_session_graphs(np.concatenate(sequences), lengths)
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    return _checked(np.concatenate(sequences), lengths)
 
 
 def flat_session_graphs(items: npt.NDArray[np.integer[Any]], lengths: IntArray) -> SessionGraphs:
     """Graphs of B sequences laid end to end: ``items`` [C] catalogue rows, ``lengths`` [B] >= 1, summing to C."""
+    return SessionGraphs(*loops.session_graphs(*_checked(items, lengths)))
+
+
+def _checked(items: npt.NDArray[np.integer[Any]], lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """As compiled loops take them: these would read what is behind an array."""
     if lengths.min() < 1:
         raise ValueError(f"sequence {int(lengths.argmin())} is empty: a session graph needs at least one click")
-    if lengths.sum() != len(items):  # a compiled loop would read what is behind the array
+    if lengths.sum() != len(items):
         raise ValueError(f"the lengths sum to {int(lengths.sum())}, but there are {len(items)} clicks")
-    return SessionGraphs(*loops.session_graphs(np.ascontiguousarray(items, np.int64), lengths))
+    return np.ascontiguousarray(items, np.int64), lengths

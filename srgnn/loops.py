@@ -3,7 +3,8 @@
 They let go of the interpreter, and add up in the order in which they are written, on every processor and whatever else
 is in a batch: numba reorders no sum of floats. An argument of a new type (a list instead of an array, int32 instead of
 int64, an array that may be written to instead of a mapped one) compiles a function again, for a second or more; callers
-bring the same types each time.
+bring the same types each time. What a click waits for takes its arrays one by one, not as tuples: numba looks at what a
+tuple holds at every call, which costs as much as the loop (docs/log.md).
 
 Compiling all of them takes ten seconds, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
 ``__pycache__`` beside this file, else in the user's cache. It looks whether *this* file has changed and at no other,
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .compiled import compiled
-from .session_index import SessionIndex
+from .compiled import compiled, fused
+from .session_index import IndexArray, SessionIndex
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -131,7 +132,7 @@ def distinct(keys: IntArray, found: IntArray) -> tuple[IntArray, IntArray]:
     return found[:held], table
 
 
-# Session graphs (srgnn/graph.py) and what their nodes hear (srgnn/packed.py).
+# Session graphs (srgnn/graph.py).
 
 
 @compiled
@@ -171,6 +172,125 @@ def inverse_degrees(ends: IntArray, nodes: int) -> Items:
     for edge in range(len(ends)):
         weights[edge] = 1.0 / degrees[ends[edge]]
     return weights
+
+
+# From clicks to session vectors (srgnn/packed.py).
+
+
+class Encoder(NamedTuple):
+    """What a session encoder has learnt, multiplied out; float64, d its width."""
+
+    means: FloatArray
+    """[2(d + 1), 3d]: from the mean of a node's predecessors, 1, the mean of its successors, 1 to the gates."""
+    hidden: FloatArray
+    """[d, 3d]: from the node's own state to them."""
+    bias: FloatArray
+    """[3d], of the first."""
+    hidden_bias: FloatArray
+    """[3d], of the second."""
+    positions: FloatArray
+    """[longest, d] by the age of a click; [0, d]: none."""
+    last: FloatArray
+    """[d, d]: from the last click to the attention's gates."""
+    click: FloatArray
+    """[d, d]: from each click to them."""
+    attention_bias: FloatArray
+    """[d], of both."""
+    query: FloatArray
+    """[d]: from these gates to a click's weight."""
+    merge: FloatArray
+    """[2d, d]: from the weighted sum of clicks and the last one to the vector; [0, d]: that sum is the vector."""
+    merge_bias: FloatArray
+    """[d]."""
+    steps: int
+    """Of propagation."""
+    length: float
+    """Of every session vector; 0: as long as it is."""
+
+
+@compiled
+def encode(
+    items: Items,
+    clicked: IntArray,
+    lengths: IntArray,
+    means: FloatArray,
+    hidden: FloatArray,
+    bias: FloatArray,
+    hidden_bias: FloatArray,
+    positions: FloatArray,
+    last: FloatArray,
+    click: FloatArray,
+    attention_bias: FloatArray,
+    query: FloatArray,
+    merge: FloatArray,
+    merge_bias: FloatArray,
+    steps: int,
+    length: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Session vectors [B, d] of sequences laid end to end, [C] rows of ``items`` [V, d] and [B] lengths >= 1; and how
+    much each click weighs in its session's sum [C]. The rest is an :class:`Encoder`, field by field."""
+    x, edge_index, weight_in, weight_out, click_node, click_session, click_age, last_node = session_graphs(
+        clicked, lengths
+    )
+    h = np.empty((len(x), items.shape[1]))
+    for node in range(len(x)):
+        if not 0 <= x[node] < len(items):
+            raise IndexError("a sequence holds a row that the catalogue has not")
+        h[node] = items[x[node]]
+    for _ in range(steps):
+        heard = neighbour_means(h, edge_index, weight_in, weight_out)
+        h = gated(h, product(heard, means), product(h, hidden), bias, hidden_bias)
+    clicks, last_clicked = click_states(h, positions, click_node, click_age), h[last_node]
+    gates = product(last_clicked, last), product(clicks, click)
+    alphas = attention(gates[0], gates[1], attention_bias, query, click_session)
+    vectors = weighted_sums(alphas, clicks, click_session, len(lengths))
+    if len(merge):
+        vectors = product(np.concatenate((vectors, last_clicked), axis=1), merge) + merge_bias
+    return scaled(vectors, length) if length > 0 else vectors, alphas
+
+
+@fused
+def product(rows: FloatArray, matrix: FloatArray) -> FloatArray:
+    """[n, i] x [i, o] -> [n, o]. A few rows take half of BLAS' time, thousands 1.2 times as much (docs/log.md)."""
+    made = np.zeros((-(-len(rows) // 4) * 4, matrix.shape[1]))
+    whole = len(rows) - len(rows) % 4
+    for n in range(0, whole, 4):
+        add_products_of_four(rows[n : n + 4], matrix, made[n:])
+    if len(rows) - whole == 1:
+        add_products(rows[whole], matrix, made[whole])
+    elif len(rows) > whole:
+        four = np.zeros((4, rows.shape[1]))
+        four[: len(rows) - whole] = rows[whole:]
+        add_products_of_four(four, matrix, made[whole:])
+    return made[: len(rows)]
+
+
+@fused
+def add_products(row: FloatArray, matrix: FloatArray, made: FloatArray) -> None:
+    """``made`` [o] += row [i] x matrix [i, o], four rows of it at a time: what is made is read and written less."""
+    whole = len(row) - len(row) % 4
+    for k in range(0, whole, 4):
+        a, b, c, e = row[k], row[k + 1], row[k + 2], row[k + 3]
+        for j in range(len(made)):
+            made[j] = made[j] + a * matrix[k, j] + b * matrix[k + 1, j] + c * matrix[k + 2, j] + e * matrix[k + 3, j]
+    for k in range(whole, len(row)):
+        for j in range(len(made)):
+            made[j] += row[k] * matrix[k, j]
+
+
+@fused
+def add_products_of_four(rows: FloatArray, matrix: FloatArray, made: FloatArray) -> None:
+    """The same of four rows, [4, i] and [4, o], so that the matrix is read once for all of them."""
+    whole = rows.shape[1] - rows.shape[1] % 4
+    for k in range(0, whole, 4):
+        for j in range(made.shape[1]):
+            a, b, c, e = matrix[k, j], matrix[k + 1, j], matrix[k + 2, j], matrix[k + 3, j]
+            for n in range(4):
+                made[n, j] = made[n, j] + rows[n, k] * a + rows[n, k + 1] * b + rows[n, k + 2] * c + rows[n, k + 3] * e
+    for k in range(whole, rows.shape[1]):
+        for j in range(made.shape[1]):
+            for n in range(4):
+                made[n, j] += rows[n, k] * matrix[k, j]
 
 
 @compiled
@@ -441,21 +561,42 @@ def evidence(memory: Memory, sequence: IntArray, most_voted: int, share_unit: fl
 
 @compiled
 def bonuses(
-    memory: Memory, items: IntArray, lengths: IntArray, most_voted: int, share_unit: float, weights: FloatArray
+    session_starts: IndexArray,
+    clicked: IndexArray,
+    clicked_at: IndexArray,
+    item_starts: IndexArray,
+    sessions: IndexArray,
+    sessions_at: IndexArray,
+    item_weight: FloatArray,
+    cosine: bool,
+    session_decay: float,
+    neighbours: int,
+    sample: int,
+    linear: bool,
+    click_decay: float,
+    distance_decay: float,
+    items: IntArray,
+    lengths: IntArray,
+    most_voted: int,
+    share_unit: float,
+    weights: FloatArray,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [5]."""
+    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [5]. The
+    first arguments are a :class:`Memory`, field by field."""
+    past = SessionIndex(session_starts, clicked, clicked_at, item_starts, sessions, sessions_at)
+    memory = Memory(past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay)
     room = len(items) + most_voted * len(lengths)
-    sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
+    found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
     start = found = 0
     for session in range(len(lengths)):
         rows, features = evidence(memory, items[start : start + lengths[session]], most_voted, share_unit)
         for i in range(len(rows)):
-            sessions[found], found_rows[found] = session, rows[i]
+            found_sessions[found], found_rows[found] = session, rows[i]
             for j in range(len(weights)):
                 scores[found] += weights[j] * features[i, j]
             found += 1
         start += lengths[session]
-    return sessions[:found], found_rows[:found], scores[:found]
+    return found_sessions[:found], found_rows[:found], scores[:found]
 
 
 # From rough scores to the best k (srgnn/catalogue.py).
@@ -522,27 +663,29 @@ class Floors(NamedTuple):
 
 
 @compiled
-def rounded(vectors: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray, FloatArray]:
-    """Session vectors [b, d] as int8, the lengths of these and of what rounding took from them [b], and the units of
-    the sessions [b]: vector = unit * (int8 + rest)."""
+def rounded(vectors: FloatArray, roundings: float) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray, FloatArray]:
+    """Session vectors [b, d] as int8, and how far off scores of these are, the fields of :class:`Margins`; with
+    ``roundings``, the relative error of scores in float64."""
     b, d = vectors.shape
     codes, length, rest, unit = np.empty((b, d), np.int8), np.empty(b), np.empty(b), np.empty(b)
     for session in range(b):
         unit[session] = max(np.abs(vectors[session]).max() / 127.0, 1e-300)
         squares = rests = 0.0
         for j in range(d):
-            scaled = vectors[session, j] / unit[session]
+            scaled = vectors[session, j] / unit[session]  # vector = unit * (code + rest)
             code = np.rint(scaled)
             codes[session, j] = np.int8(code)
             squares += code * code
             rests += (scaled - code) * (scaled - code)
-        length[session], rest[session] = np.sqrt(squares), np.sqrt(rests)
-    return codes, length, rest, unit
+        length[session] = np.sqrt(squares)
+        rest[session] = np.sqrt(rests) + roundings * length[session]
+    return codes, rest, length, unit
 
 
 @compiled
-def forbid(rough: Rough, first_row: int, unanswerable: IntArray, excluded: Pairs, low: float) -> None:
+def forbid(block: Block, unanswerable: IntArray, excluded: Pairs) -> None:
     """Write ``low`` over what may not be answered: ``unanswerable`` rows (rising) everywhere, and ``excluded``."""
+    rough, first_row, low = block.rough, block.first_row, block.low
     group = rough.shape[2]
     inside = rough.shape[1] * group
     for i in range(np.searchsorted(unanswerable, first_row), len(unanswerable)):
@@ -558,15 +701,50 @@ def forbid(rough: Rough, first_row: int, unanswerable: IntArray, excluded: Pairs
 
 
 @compiled
+def best_of_block(
+    rough: Rough,
+    scales: FloatArray,
+    longest: FloatArray,
+    residual: FloatArray,
+    first_row: int,
+    low: float,
+    on_longest: FloatArray,
+    on_residual: FloatArray,
+    units: FloatArray,
+    unanswerable: IntArray,
+    excluded_sessions: IntArray,
+    excluded_rows: IntArray,
+    excluded_bonuses: FloatArray,
+    bonus_sessions: IntArray,
+    bonus_rows: IntArray,
+    bonuses: FloatArray,
+    bounds: FloatArray,
+    keys: IntArray,
+    held: IntArray,
+    items: Items,
+    vectors: FloatArray,
+) -> tuple[IntArray, FloatArray, int]:
+    """The k best rows of a :class:`Block` for each session, their exact scores, as :func:`best_rows`, and how many were
+    scored exactly. The rest is :class:`Groups`, :class:`Margins`, :class:`Pairs` twice and :class:`Floors`, field by
+    field, and :func:`within_reach` tells of it."""
+    block = Block(rough, Groups(scales, longest, residual), first_row, low)
+    margins, floors = Margins(on_longest, on_residual, units), Floors(bounds, keys, held)
+    excluded = Pairs(excluded_sessions, excluded_rows, excluded_bonuses)
+    reach = within_reach(block, margins, unanswerable, excluded, Pairs(bonus_sessions, bonus_rows, bonuses), floors)
+    rows, scores = best_rows(items, vectors, reach, bounds.shape[1])
+    return rows, scores, len(reach.rows)
+
+
+@compiled
 def within_reach(
     block: Block, margins: Margins, unanswerable: IntArray, excluded: Pairs, bonuses: Pairs, floors: Floors
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Every pair of a block that may be among the best k of its session, as Pairs.
+) -> Pairs:
+    """Every pair of a block that may be among the best k of its session.
 
     An item is no better than its rough score plus the error; the k-th largest of all rough scores less their error is a
     floor that the best k do not fall below. ``unanswerable`` and ``excluded`` as in :func:`forbid`.
     """
-    forbid(block.rough, block.first_row, unanswerable, excluded, block.low)
+    forbid(block, unanswerable, excluded)
     groups, group = block.groups, block.rough.shape[2]
     room = len(bonuses.rows) + 64 * len(block.rough)
     sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
@@ -600,7 +778,7 @@ def within_reach(
                 if rough[r] * groups.scales[g] + error[g] >= floor and rough[r] != block.low:
                     sessions[found], rows[found] = session, first_row + r
                     found += 1
-    return sessions[:found], rows[:found], added[:found]
+    return Pairs(sessions[:found], rows[:found], added[:found])
 
 
 @compiled
@@ -664,7 +842,7 @@ def best_rows(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[
     held = np.zeros(len(vectors), np.int64)
     for i in range(len(pairs.rows)):
         session, row = pairs.sessions[i], pairs.rows[i]
-        score = product(items[row], vectors[session]) + pairs.bonuses[i]
+        score = dot(items[row], vectors[session]) + pairs.bonuses[i]
         held[session] = offer(scores[session], rows[session], held[session], score, row)
     for session in range(len(vectors)):
         order(scores[session], rows[session], held[session])
@@ -676,7 +854,7 @@ def exact_scores(items: Items, rows: IntArray, vectors: FloatArray, sessions: In
     """Scores of items [V, d] for vectors [b, d], of M pairs: [M]."""
     scores = np.empty(len(rows))
     for i in range(len(rows)):
-        scores[i] = product(items[rows[i]], vectors[sessions[i]])
+        scores[i] = dot(items[rows[i]], vectors[sessions[i]])
     return scores
 
 
@@ -697,7 +875,7 @@ def counted(scores: Items, items: int, low: Items, high: Items) -> tuple[IntArra
 
 
 @compiled
-def product(item: Items, vector: FloatArray) -> float:
+def dot(item: Items, vector: FloatArray) -> float:
     """In float64, always added up in this order, so that equal items tie wherever they are scored."""
     a = b = c = e = 0.0  # four sums at a time: one alone waits for each addition
     for j in range(0, len(vector) - 3, 4):

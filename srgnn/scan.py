@@ -163,8 +163,8 @@ class Int8Scan:
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        codes, length, residual, unit = rounded(vectors.numpy())
-        return Query(torch.from_numpy(codes), Margins(residual + FLOAT64_ROUNDINGS * length, length, unit))
+        codes, *margins = rounded(vectors.numpy(), FLOAT64_ROUNDINGS)
+        return Query(torch.from_numpy(codes), Margins(*margins))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""

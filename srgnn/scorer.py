@@ -12,8 +12,6 @@ from torch import Tensor
 from .catalogue import Catalogue, Ranks, Top
 from .config import SRGNNConfig
 from .errors import InputError
-from .graph import SessionGraphs, session_graphs
-from .loops import FloatArray
 from .packed import PackedEncoder, State
 from .sequence import IntArray
 
@@ -81,17 +79,12 @@ class SRGNNScorer:
 
     def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
         """Float64 [B, d]."""
-        return torch.from_numpy(self._packed(*self._graphs(sequences)))
+        return torch.from_numpy(self._packed(self._items, sequences)[0])
 
     def attention(self, sequence: IntArray) -> list[float]:
         """alpha of each click, oldest first: how much it weighs in the global session embedding."""
-        weights: list[float] = self._packed.attention(*self._graphs([sequence])).tolist()
-        return weights
-
-    def _graphs(self, sequences: Sequence[IntArray]) -> tuple[FloatArray, SessionGraphs]:
-        """Embeddings of nodes float64 [N, d], and their graphs."""
-        graphs = session_graphs(sequences)
-        return self._items[graphs.x].astype(np.float64), graphs
+        alphas: list[float] = self._packed(self._items, [sequence])[1].tolist()
+        return alphas
 
 
 class DenseScorer(ABC):

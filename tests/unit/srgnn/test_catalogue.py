@@ -141,16 +141,17 @@ def test_every_scan_gives_the_same_bits(scan):
 @every_scan
 def test_few_items_are_scored_exactly(scan, monkeypatch):
     matrix, servable, vectors = make(num_items=20_000, width=64, sessions=1)
-    exact_rows = []
-    before = module.best_rows
+    counts = []
+    before = module.best_of_block
 
-    def counting(items, vectors, pairs, k):
-        exact_rows.append(len(pairs.rows))
-        return before(items, vectors, pairs, k)
+    def counting(*arguments):
+        rows, scores, scored = before(*arguments)
+        counts.append(scored)
+        return rows, scores, scored
 
-    monkeypatch.setattr(module, "best_rows", counting)
+    monkeypatch.setattr(module, "best_of_block", counting)
     catalogue(matrix, servable, scan).top_k(vectors, 20)
-    assert 20 <= sum(exact_rows) < 400
+    assert 20 <= sum(counts) < 400
 
 
 @every_scan

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import loops
-from srgnn.loops import counted, offer, order
+from srgnn.loops import counted, offer, order, product
 
 ENTRIES = st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), st.integers(0, 5)), max_size=30)
 
@@ -43,3 +43,10 @@ def test_scores_are_counted_around_the_borders_and_not_past_the_last_item():
     scores = np.array([[1.0, 2.0, 3.0, -np.inf, 9.0], [2.0, 2.0, 2.0, 2.0, 9.0]], np.float32)
     above, from_low = counted(scores, 4, np.array([2, 2], np.float32), np.array([2.5, 2], np.float32))
     assert (above.tolist(), from_low.tolist()) == ([1, 0], [2, 4])
+
+
+@given(n=st.integers(0, 13), inner=st.integers(1, 13), outer=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_a_product_is_numpys(n, inner, outer, seed):
+    rng = np.random.default_rng(seed)
+    rows, matrix = rng.normal(size=(n, inner)), rng.normal(size=(inner, outer))
+    np.testing.assert_allclose(product(rows, matrix), rows @ matrix, rtol=1e-12, atol=1e-13)

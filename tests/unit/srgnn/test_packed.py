@@ -4,7 +4,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgnn.graph import session_graphs
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.packed import PackedEncoder, encoder_shapes
 from srgnn.session_batch import session_batch
@@ -25,14 +24,14 @@ def test_it_is_the_encoder(steps, hybrid, reversed_positions, scoring, sequences
     )
     model = SRGNN(config, ITEMS, MAX_LENGTH).double().eval()
     rows = [np.array(sequence) for sequence in sequences]
-    nodes = torch.randn(len(session_batch(rows).x), 5, dtype=torch.float64)
-    before = nodes.clone()
-    found = PackedEncoder(model.encoder.state_dict(), config)(nodes.numpy(), session_graphs(rows))
+    items = torch.randn(ITEMS, 5)
+    before = items.clone()
+    found, _ = PackedEncoder(model.encoder.state_dict(), config)(items.numpy(), rows)
+    batch = session_batch(rows)
     with torch.inference_mode():
-        np.testing.assert_allclose(
-            found, model.session_vectors(session_batch(rows), nodes).numpy(), rtol=1e-12, atol=1e-13
-        )
-    assert torch.equal(nodes, before)
+        wanted = model.session_vectors(batch, items.double()[batch.x]).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+    assert torch.equal(items, before)
 
 
 @given(sequences=SEQUENCES, seed=st.integers(0, 100))
@@ -40,11 +39,11 @@ def test_attention_is_the_encoders(sequences, seed):
     torch.manual_seed(seed)
     config = SRGNNConfig(hidden_size=5, steps=2, reversed_positions=True)
     encoder = SRGNN(config, ITEMS, MAX_LENGTH).double().encoder
-    batch, graphs = (make([np.array(sequence) for sequence in sequences]) for make in (session_batch, session_graphs))
-    nodes = torch.randn(len(graphs.x), 5, dtype=torch.float64)
-    found = PackedEncoder(encoder.state_dict(), config).attention(nodes.numpy(), graphs)
+    items, rows = torch.randn(ITEMS, 5), [np.array(sequence) for sequence in sequences]
+    _, found = PackedEncoder(encoder.state_dict(), config)(items.numpy(), rows)
+    batch = session_batch(rows)
     with torch.inference_mode():
-        alpha = encoder.readout.attention(*encoder.click_states(nodes, batch), batch)
+        alpha = encoder.readout.attention(*encoder.click_states(items.double()[batch.x], batch), batch)
     np.testing.assert_allclose(found, alpha.squeeze(1).numpy(), rtol=1e-12, atol=1e-13)
 
 
@@ -58,8 +57,22 @@ def test_the_shapes_are_those_of_the_encoder(hybrid, reversed_positions):
 
 def test_a_model_that_is_trained_further_does_not_change_what_was_packed():
     model = SRGNN(SRGNNConfig(hidden_size=5), ITEMS, MAX_LENGTH).double()
-    graphs = session_graphs([np.array([1, 2, 1])])
-    packed, nodes = PackedEncoder(model.encoder.state_dict(), model.config), np.ones((len(graphs.x), 5))
-    before = packed(nodes, graphs)
+    packed, items, sequences = (
+        PackedEncoder(model.encoder.state_dict(), model.config),
+        np.ones((ITEMS, 5), np.float32),
+        [np.array([1, 2, 1])],
+    )
+    before, _ = packed(items, sequences)
     model.reset_parameters()
-    np.testing.assert_array_equal(packed(nodes, graphs), before)
+    np.testing.assert_array_equal(packed(items, sequences)[0], before)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "error"),
+    [([[ITEMS]], IndexError), ([[0], [-1, 2]], IndexError), ([[0], []], ValueError), ([], ValueError)],
+)
+def test_what_no_catalogue_or_session_holds_is_refused(sequences, error):
+    model = SRGNN(SRGNNConfig(hidden_size=5), ITEMS, MAX_LENGTH)
+    packed = PackedEncoder(model.encoder.state_dict(), model.config)
+    with pytest.raises(error):
+        packed(np.ones((ITEMS, 5), np.float32), [np.array(sequence, np.int64) for sequence in sequences])
