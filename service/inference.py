@@ -2,8 +2,9 @@
 
 A batch is whatever queued while the previous one ran, so nobody waits for a batch to fill.
 
-A small batch runs on the event loop itself: in a thread, its hundred calls into torch would each wait for the loop to
-let go of the interpreter, and the loop for them. At 1,500 clicks/s p99 is 15 ms so, and was 288 ms (docs/log.md).
+A small batch runs on the event loop itself: in a thread, whatever it does between two compiled loops would wait for the
+event loop to let go of the interpreter, and the event loop for it. At 1,500 clicks/s p99 is 15 ms so, and was 288 ms
+(docs/log.md).
 """
 
 import asyncio
