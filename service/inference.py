@@ -23,8 +23,8 @@ from srgnn.threads import limit_threads
 logger = logging.getLogger(__name__)
 
 INLINE_SCORES = 1 << 18
-"""Histories times items of the largest batch that runs on the event loop: at most 1 to 3 ms, for which others wait, those
-too that are to be refused."""
+"""Histories times items of the largest batch that runs on the event loop: at most 1 to 3 ms, for which others wait,
+those too that are to be refused."""
 
 Reason = Literal["queue_full", "deadline", "model_error"]
 

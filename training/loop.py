@@ -96,7 +96,8 @@ def train(
 
 
 def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[int]) -> Iterator[dict[str, float]]:
-    """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over.
+    """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over; and
+    where the recipe has neighbours, at last the best epoch's with them, which ``with_neighbours`` marks.
 
     Nothing is written, nothing is lost by not asking for the next epoch, and no teachers are trained. Raises as
     ``train`` does.
@@ -104,6 +105,11 @@ def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[i
     run = _new_run(replace(recipe, training=replace(recipe.training, teachers=0)), corpus, device)
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
         yield run.history[-1]
+    if recipe.training.neighbours:
+        started = time.monotonic()
+        _add_neighbours(run, corpus)
+        figures = {**run.blended, "score": sum(run.blended.values()), "seconds": round(time.monotonic() - started, 1)}
+        yield {"epoch": run.best_epoch, "with_neighbours": True, **figures}
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,4 +1,5 @@
-"""Hyper-parameter search: trainings of one recipe with other settings, judged on validation, never on test.
+"""Hyper-parameter search: trainings of one recipe with other settings, judged on validation, never on test; with
+neighbours where the recipe has them, since what is best alone need not be best beside them (docs/log.md).
 
     output/
       study.db     every trial, also an open one: the state of the search (SQLite in Optuna's form; nothing is pickled)
@@ -105,6 +106,8 @@ def _run(study: optuna.Study, search: Search, label: str, device: torch.device, 
         recipe = with_values(search.recipe, settings)
         for record in loop.select(recipe, search.corpus, device, stopped):
             records.append(record)
+            if "with_neighbours" in record:
+                continue
             trial.report(record["score"], int(record["epoch"]))
             if record["epoch"] < recipe.training.epochs and trial.should_prune():
                 state = TrialState.PRUNED
@@ -114,9 +117,10 @@ def _run(study: optuna.Study, search: Search, label: str, device: torch.device, 
     except (ConfigError, DataError, torch.OutOfMemoryError) as failure:
         # Pruned to the sampler, who forgets what failed but keeps away from what was pruned.
         state, error = TrialState.PRUNED, str(failure)
-    best = max(records, key=lambda record: record["score"], default={})
+    best = max(records, key=lambda record: ("with_neighbours" in record, record["score"]), default={})
+    epochs = sum("with_neighbours" not in record for record in records)
     seconds = round(sum(record["seconds"] for record in records), 1)
-    trial.set_user_attr("found", {"epochs": len(records), "seconds": seconds, "best": best, "error": error})
+    trial.set_user_attr("found", {"epochs": epochs, "seconds": seconds, "best": best, "error": error})
     study.tell(trial, best["score"] if state == TrialState.COMPLETE else None, state)
     click.echo(f"{label}: {_outcome(_over(study, search))}", err=True)
 

@@ -271,6 +271,29 @@ def test_trials_neither_refit_nor_train_teachers_but_the_written_recipe_does(cor
     assert (written.refit, written.teachers) == (True, 2)
 
 
+def test_where_there_are_neighbours_trials_are_judged_with_them(corpus, tmp_path):
+    result = tune(recipe("training.neighbours=true"), corpus, SPACE, tmp_path / "search", trials=2)
+    trained = loop.train(load_recipe(result["recipe"]), corpus, tmp_path / "trained")
+    for name in ("recall@20", "mrr@20"):
+        assert result["best"][f"validation_{name}"] == trained[f"validation_with_neighbours_{name}"]
+    assert result["best"]["epoch"] == trained["epoch"]
+    assert {row["epochs"] for row in table(tmp_path / "search")} == {"2"}
+
+
+def test_of_a_trial_with_neighbours_what_they_make_of_it_counts(corpus, tmp_path, monkeypatch):
+    def select(recipe, corpus, device, stopped):
+        best = 0.9 if len(judged) else 0.5  # alone; beside neighbours the first is better
+        judged.append(recipe)
+        yield {"epoch": 1, "recall@20": best, "mrr@20": 0.0, "score": best, "seconds": 1.0}
+        both = 1.4 - best
+        yield {"epoch": 1, "with_neighbours": True, "recall@20": both, "mrr@20": 0.0, "score": both, "seconds": 1.0}
+
+    judged = []
+    monkeypatch.setattr(loop, "select", select)
+    result = tune(recipe("training.neighbours=true"), corpus, SPACE, tmp_path, trials=2)
+    assert (result["best"]["trial"], result["best"]["validation_recall@20"]) == (1, pytest.approx(0.9))
+
+
 def test_the_setting_that_matters_is_the_important_one(corpus, tmp_path, monkeypatch):
     def select(recipe, corpus, device, stopped):
         score = 1 - abs(np.log10(recipe.training.learning_rate) + 2)  # best at 0.01, whatever else is set
