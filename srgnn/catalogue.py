@@ -40,7 +40,7 @@ class Top(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The same with the exact scores."""
+    """The same of b sessions, with the exact scores."""
 
     rows: IntArray
     """[b, k]."""
@@ -156,8 +156,8 @@ class Catalogue:
         for groups in self._blocks(len(vectors)):
             rough = self.scan.rough(query, groups)  # [b, G, GROUP]
             block = rough.numpy(), *self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype]
-            changed = self._unanswerable, *excluded, *bonuses
-            flat: tuple[Any, ...] = (*block, *query.margins, *changed, *floors, self._items, vectors.numpy())
+            forbidden, exact = (self._unanswerable, *excluded), (self._items, vectors.numpy())
+            flat: tuple[Any, ...] = (*block, *query.margins, *forbidden, *bonuses, *floors, *exact)
             rows, scores, _ = best_of_block(*flat)
             best.append(Best(rows, scores))
         return best[0] if len(best) == 1 else _best_of(best, k)
