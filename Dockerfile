@@ -85,7 +85,7 @@ LABEL org.opencontainers.image.title="srgnn" \
       org.opencontainers.image.revision="${REVISION}"
 
 # Loops compiled for any processor of this kind (numba), and for those with AVX2 where the builder is one, so that a
-# container has not to; 10 s otherwise at each start.
+# container has not to; 10 to 60 s otherwise at each start.
 FROM runtime AS loops
 ENV NUMBA_CPU_FEATURES="" NUMBA_CACHE_DIR=/tmp/loops
 COPY --from=code /opt/srgnn /opt/srgnn

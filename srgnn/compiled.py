@@ -45,7 +45,7 @@ class _Notice(event.Listener):
         """Of the compilation of one loop, which may be another package's."""
         if not self.told and event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
             self.told = True
-            logger.warning("compiling loops for this processor, 10 to 20 s; python -m srgnn.precompile does it ahead")
+            logger.warning("compiling loops for this processor, 10 to 60 s; python -m srgnn.precompile does it ahead")
 
     def on_end(self, event: event.Event) -> None:
         """Nothing to say."""

@@ -6,7 +6,7 @@ int64, an array that may be written to instead of a mapped one) compiles a funct
 bring the same types each time. What a click waits for takes its arrays one by one, not as tuples: numba looks at what a
 tuple holds at every call, which costs as much as the loop (docs/log.md).
 
-Compiling all of them takes ten seconds, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
+Compiling all of them takes 10 to 60 s, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
 ``__pycache__`` beside this file, else in the user's cache. It looks whether *this* file has changed and at no other,
 which is why all that call each other are in it and what others know comes as an argument. docs/security.md says what
 that means.

@@ -1,7 +1,7 @@
 """``python -m srgnn.precompile`` compiles the loops of :mod:`srgnn.loops` and :mod:`srgnn.int8` before they are needed,
 where what is compiled is kept.
 
-For an image: a container that compiles at its start is ready ten seconds later. Compiled for another processor, or by
+For an image: a container that compiles at its start is ready 10 to 60 s later. Compiled for another processor, or by
 another version of numba, they are compiled again; so name processors by NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty,
 as the Dockerfile does.
 """
