@@ -1,10 +1,12 @@
 """Loops over single numbers, compiled: each would be a hundred calls of numpy on a few numbers.
 
-They let go of the interpreter, and add up in the order in which they are written, on every processor and whatever else
-is in a batch: numba reorders no sum of floats. An argument of a new type (a list instead of an array, int32 instead of
-int64, an array that may be written to instead of a mapped one) compiles a function again, for a second or more; callers
-bring the same types each time. What a click waits for takes its arrays one by one, not as tuples: numba looks at what a
-tuple holds at every call, which costs as much as the loop (docs/log.md).
+They let go of the interpreter, and add up in the order in which they are written, whatever else is in a batch: numba
+reorders no sum of floats. Those that are ``fused`` round less often where the processor can.
+
+An argument of a new type (a list instead of an array, int32 instead of int64, an array that may be written to instead
+of a mapped one) compiles a function again, for a second or more; callers bring the same types each time. What a click
+waits for takes its arrays one by one, not as tuples: numba looks at what a tuple holds at every call, which costs as
+much as the loop (docs/log.md).
 
 Compiling all of them takes 10 to 60 s, so numba keeps what it compiled: in ``NUMBA_CACHE_DIR`` if that is set, else in
 ``__pycache__`` beside this file, else in the user's cache. It looks whether *this* file has changed and at no other,

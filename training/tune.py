@@ -65,6 +65,7 @@ class Search:
         sections = {section: values for section, values in self.recipe.as_dict().items() if section != "name"}
         return {
             "the corpus": self.corpus.fingerprint,
+            "judged with neighbours": self.recipe.training.neighbours or None,  # a search without it judged all alone
             "--seed": self.seed,
             **{f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()},
             **{f"the space of {key}": distribution_to_json(self.space[key]) for key in sorted(self.space)},
