@@ -32,13 +32,13 @@ from srgnn import artifact as artifacts
 from srgnn import catalogue as module
 from srgnn.ann import IVF
 from srgnn.batch import read_text
+from srgnn.blend import model_of
 from srgnn.catalogue import Catalogue
 from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
 from srgnn.loops import FloatArray, IntArray, Items, Pairs
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
-from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import SessionRules
 from training.corpus import Corpus
 from training.examples import Examples
@@ -117,10 +117,9 @@ def random_subject(size: int, hidden: int, sessions: int) -> Subject:
 
 def trained_subject(path: Path, histories: Iterator[list[str]], sessions: int) -> Subject:
     """The items of an artifact and real sessions."""
-    loaded = artifacts.load(path, exact=True, alone=True)
+    loaded = artifacts.load(path, exact=True, beside="nothing")
     recommender = loaded.recommender
-    assert isinstance(recommender.scorer, SRGNNScorer)
-    catalogue = recommender.scorer.catalogue
+    catalogue = model_of(recommender.scorer).catalogue
     quantised = artifacts._read_quantised(loaded.path, catalogue.matrix)
     searches = _searches(catalogue.matrix, catalogue.servable, quantised)
     if INDEX in loaded.manifest["files"]:
@@ -151,8 +150,7 @@ def _vectors(recommender: Recommender, histories: Iterator[list[str]], count: in
     known = list(itertools.islice((sequence for sequence in sequences if len(sequence)), count))
     if not known:
         raise InputError("no session holds an item of the artifact: are corpus and artifact of the same data?")
-    assert isinstance(recommender.scorer, SRGNNScorer)
-    return recommender.scorer.session_vectors(known)
+    return model_of(recommender.scorer).session_vectors(known)
 
 
 def costs(subject: Subject, batches: list[int], k: int, repeats: int) -> list[dict[str, Any]]:

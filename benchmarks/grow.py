@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from srgnn.artifact import Artifact, load, write_probes
+from srgnn.blend import model_of
 from srgnn.catalogue import Catalogue
 from srgnn.directory import publish
 from srgnn.errors import InputError, SRGNNError
@@ -63,19 +64,20 @@ _TYPES = {"F32": np.float32, "I8": np.int8, "I64": np.int64}
 def main(artifact: Path, items: int, output: Path, corpus: Path | None, histories: Path | None, seed: int) -> None:
     if (corpus is None) != (histories is None):
         raise InputError("give --corpus together with --histories")
-    loaded = load(artifact, alone=True)  # past sessions know nothing of copies
+    loaded = load(artifact, beside="nothing")  # past sessions know nothing of copies
     old = loaded.recommender
     if items < len(old.vocabulary):
         raise InputError(f"--items is {items}: {loaded.name} has {len(old.vocabulary)} already")
-    assert isinstance(old.scorer, SRGNNScorer)
     random = np.random.default_rng(seed)
     sources = draw_sources(old.fallback.clicks, items, random)
-    grown = Grown(loaded, sources, Turn.of(old.scorer.catalogue.matrix, sources), seed)
+    real = model_of(old.scorer).catalogue.matrix
+    grown = Grown(loaded, sources, Turn.of(real, sources), seed)
     path = publish(output, grown.manifest(), grown.write)
     if corpus and histories:
         write_histories(histories, Corpus.open(corpus), grown.ids, sources, random)
     near = {
-        name: nearest(matrix, seed) for name, matrix in (("real", old.scorer.catalogue.matrix), ("grown", grown.matrix))
+        name: nearest(matrix, seed)
+        for name, matrix in (("real", model_of(old.scorer).catalogue.matrix), ("grown", grown.matrix))
     }
     for name, quantiles in near.items():
         click.echo(f"cosine to the nearest neighbour, {name:5}: {quantiles}")
@@ -142,8 +144,8 @@ class Grown:
     def write(self, folder: Path) -> None:
         """All files but the manifest."""
         old, size = self.old.recommender, len(self.sources)
-        assert isinstance(old.scorer, SRGNNScorer)
-        quantised = self._write_matrices(folder, old.scorer.catalogue.matrix)
+        model = model_of(old.scorer)
+        quantised = self._write_matrices(folder, model.catalogue.matrix)
         fallback = grown_fallback(old.fallback, size)
         counts = {name: getattr(fallback, name) for name in ("clicks", "offsets", "next_rows", "next_clicks")}
         stored = create(folder / "fallback.safetensors", {name: ("I64", array.shape) for name, array in counts.items()})
@@ -152,7 +154,7 @@ class Grown:
         with (folder / "vocabulary.txt").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{item}\n" for item in grown_ids(old.vocabulary.ids, self.sources))
         catalogue = Catalogue(self.matrix, torch.from_numpy(fallback.clicks > 0), quantised)
-        scorer = SRGNNScorer(old.scorer.config, old.scorer.encoder, catalogue)
+        scorer = SRGNNScorer(model.config, model.encoder, catalogue)
         vocabulary = Vocabulary.read(folder / "vocabulary.txt")
         self.ids = vocabulary.ids
         asked = json.loads((self.old.path / "probes.json").read_text(encoding="utf-8"))

@@ -36,12 +36,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("--histories", default=2048, show_default=True, type=click.IntRange(1), help="Asked for, in all.")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(1), help="Items asked for.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="The fastest counts.")
-@click.option("--alone", is_flag=True, help="Without the neighbours that the artifact holds.")
+@click.option("--alone", is_flag=True, help="Without the evidence that the artifact holds beside its model.")
 def main(
     corpus: Path, artifact: Path, batches: tuple[int, ...], histories: int, k: int, repeats: int, alone: bool
 ) -> None:
     limit_threads(1)
-    recommender = artifacts.load(artifact, alone=alone).recommender
+    recommender = artifacts.load(artifact, beside="nothing" if alone else "all").recommender
     asked = draw(Corpus.open(corpus), recommender, histories)
     rows = [costs(recommender, asked, batch, k, repeats) for batch in batches or BATCHES]
     names = list(rows[0])
@@ -71,7 +71,7 @@ def costs(recommender: Recommender, asked: list[list[str]], batch: int, k: int, 
         "search": lambda: [model.catalogue.top_k(part, k) for part in vectors],
     }
     if isinstance(scorer, BlendScorer):
-        parts["neighbours"] = lambda: [scorer.bonuses(part) for part in sequences]
+        parts["evidence"] = lambda: [scorer.bonuses(part) for part in sequences]
     return {"batch": batch, **{name: 1000 * fastest(run, repeats) / len(asked) for name, run in parts.items()}}
 
 

@@ -8,8 +8,9 @@
       vocabulary.txt            one id a line; line i <-> row i
       probes.json               histories with their expected answer, recomputed before a service says ready
       index.faiss               optional, by `srgnn index`: inverted lists for a catalogue too large to scan
-      neighbours.safetensors    optional, by recipes with `training.neighbours`: past sessions, which vote for items;
-                                how much that counts is `blend` in the manifest
+      neighbours.safetensors    optional, by recipes with `training.neighbours`: past sessions, which vote for items
+      habits.safetensors        optional, by recipes with `training.habits`: how often visitors go back to what they
+                                clicked; how much either counts is `blend` in the manifest
     LATEST                      name of the newest artifact beside it, replaced atomically
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -33,12 +34,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .ann import IVF
-from .blend import BlendScorer, BlendWeights, model_of
+from .blend import NOTHING_BESIDE, Beside, BlendScorer, BlendWeights, Used, model_of
 from .catalogue import Catalogue
 from .config import SRGNNConfig
-from .directory import INDEX, NEIGHBOURS, VERSION, publish, verify
+from .directory import HABITS, INDEX, NEIGHBOURS, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
+from .habits import fits
+from .loops import Habits
 from .neighbours import Neighbours, Weights
 from .packed import State, encoder_shapes
 from .recommender import Recommender
@@ -56,6 +59,8 @@ FINITE_ROWS_AT_ONCE = 1 << 10
 MOST_CLICKS = 1 << 62
 """Of all items together, so that no sum of them overflows."""
 PROBES = 16
+_Config = TypeVar("_Config", SRGNNConfig, SessionRules, BlendWeights, Weights)
+
 PROBE_TOLERANCE = 1e-4
 """Relative; float32 item vectors differ in the last bits from one kind of processor to the next."""
 
@@ -90,21 +95,18 @@ def save(
     probe_histories: Sequence[Sequence[str]],
     provenance: dict[str, Any],
     metrics: dict[str, Any],
-    neighbours: Neighbours | None = None,
-    blend: BlendWeights | None = None,
+    beside: Beside = NOTHING_BESIDE,
 ) -> Path:
-    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written.
-
-    ``neighbours`` and ``blend`` come together or not at all.
-    """
+    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
     alone = SRGNNScorer.of_model(model, fallback.clicks > 0)
-    scorer: Scorer = alone if neighbours is None or blend is None else BlendScorer(alone, neighbours, blend)
 
     def write(partial: Path) -> None:
         _write_files(partial, model, alone.catalogue.matrix, vocabulary, fallback)
-        if neighbours is not None:
-            save_file(_tensors(neighbours.index._asdict()), partial / NEIGHBOURS)
-        write_probes(partial, Recommender(vocabulary, rules, scorer, fallback), probe_histories)
+        if beside.neighbours is not None:
+            save_file(_tensors(beside.neighbours.index._asdict()), partial / NEIGHBOURS)
+        if beside.habits is not None:
+            save_file(_tensors(beside.habits._asdict()), partial / HABITS)
+        write_probes(partial, Recommender(vocabulary, rules, beside.scorer(alone), fallback), probe_histories)
 
     manifest = {
         "dataset": dataset,
@@ -114,9 +116,17 @@ def save(
         "provenance": provenance,
         "metrics": metrics,
     }
-    if neighbours is not None and blend is not None:
-        manifest["blend"] = {"weights": asdict(blend), "neighbours": asdict(neighbours.weights)}
+    if beside != NOTHING_BESIDE:
+        manifest["blend"] = _blend(beside)
     return publish(directory, manifest, write)
+
+
+def _blend(beside: Beside) -> dict[str, Any]:
+    """How the evidence is weighed, for the manifest; read by :func:`_read_beside`."""
+    parts: dict[str, BlendWeights | Weights | None] = {"weights": beside.weights, "habits": beside.habit_weights}
+    if beside.neighbours is not None:
+        parts["neighbours"] = beside.neighbours.weights
+    return {name: asdict(part) for name, part in parts.items() if part is not None}
 
 
 def _write_files(partial: Path, model: "SRGNN", items: Tensor, vocabulary: Vocabulary, fallback: Fallback) -> None:
@@ -145,7 +155,8 @@ def save_with_index(
     model = SRGNNScorer(known.config, known.encoder, catalogue)
     scorer: Scorer = model
     if isinstance(recommender.scorer, BlendScorer):
-        scorer = BlendScorer(model, recommender.scorer.neighbours, recommender.scorer.weights)
+        blend = recommender.scorer
+        scorer = BlendScorer(model, blend.neighbours, blend.weights, blend.habits)
     indexed = Recommender(recommender.vocabulary, recommender.rules, scorer, recommender.fallback)
 
     def write(partial: Path) -> None:
@@ -166,11 +177,12 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def load(path: Path | str, *, exact: bool = False, alone: bool = False) -> Artifact:
+def load(path: Path | str, *, exact: bool = False, beside: Used = "all") -> Artifact:
     """Load, check hashes, names and shapes of every tensor, and recompute the probes.
 
-    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, ``alone``
-    stored neighbours, and then the probes, which these answered. Raises ArtifactError with the file and the remedy.
+    ``path`` is an artifact, or the folder that holds ``LATEST``. ``exact`` leaves a stored index unused, ``beside``
+    what is stored beside the model, and then the probes, which these answered. Raises ArtifactError with the file and
+    the remedy.
     """
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
@@ -187,30 +199,27 @@ def load(path: Path | str, *, exact: bool = False, alone: bool = False) -> Artif
     index = IVF.read(path / INDEX, servable, items.shape[1]) if indexed else None
     catalogue = Catalogue(items, torch.from_numpy(servable), quantised, index)
     model = SRGNNScorer(config, encoder, catalogue)
-    blended = NEIGHBOURS in manifest["files"] and not alone
-    scorer: Scorer = _read_blend(path, manifest["blend"], model) if blended else model
+    scorer = _read_beside(path, manifest, len(vocabulary)).scorer(model, beside)
     recommender = Recommender(vocabulary, rules, scorer, fallback, path.name)
-    if indexed == (INDEX in manifest["files"]) and blended == (NEIGHBOURS in manifest["files"]):
+    if beside == "all" and not (exact and INDEX in manifest["files"]):
         _check_probes(path, recommender)
     return Artifact(path, manifest, recommender)
 
 
 def _configs(path: Path, manifest: dict[str, Any]) -> tuple[SRGNNConfig, SessionRules]:
     try:
-        configs = SRGNNConfig(**manifest["model"]), SessionRules(**manifest["rules"])
-        for config in configs:
-            _check_types(config)
-        return configs
+        return _checked(SRGNNConfig(**manifest["model"])), _checked(SessionRules(**manifest["rules"]))
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{path / 'manifest.json'}: model or rules are not usable: {error}") from error
 
 
-def _check_types(config: SRGNNConfig | SessionRules | BlendWeights | Weights) -> None:
+def _checked(config: _Config) -> _Config:
     """Raise TypeError where a value is not of its default's type; a float may be written as a whole number."""
     for field in fields(config):
         value, expected = getattr(config, field.name), type(field.default)
         if type(value) is not expected and not (expected is float and type(value) is int):
             raise TypeError(f"{field.name} is {value!r}, expected {expected.__name__}")
+    return config
 
 
 def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
@@ -278,23 +287,46 @@ def _read_fallback(path: Path, num_items: int) -> Fallback:
     return Fallback(clicks, offsets, rows, counts)
 
 
-def _read_blend(path: Path, blend: Any, model: SRGNNScorer) -> BlendScorer:
-    file = path / NEIGHBOURS
+def _read_beside(path: Path, manifest: dict[str, Any], num_items: int) -> Beside:
+    """What there is beside the model, and what it counts."""
+    blend: Any = manifest.get("blend")
+    found = NOTHING_BESIDE
     try:
-        weights, how = BlendWeights(**blend["weights"]), Weights(**blend["neighbours"])
-        for config in (weights, how):
-            _check_types(config)
+        if NEIGHBOURS in manifest["files"]:
+            how = _checked(Weights(**blend["neighbours"]))
+            neighbours = Neighbours(_read_sessions(path / NEIGHBOURS, num_items), how)
+            found = found._replace(neighbours=neighbours, weights=_checked(BlendWeights(**blend["weights"])))
+        if HABITS in manifest["files"]:
+            weights = _checked(BlendWeights(**blend["habits"]))
+            found = found._replace(habits=_read_habits(path / HABITS), habit_weights=weights)
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{path / 'manifest.json'}: blend is not usable: {error}") from error
+    return found
+
+
+def _read_sessions(file: Path, num_items: int) -> SessionIndex:
     tensors = _read_tensors(file, None)
     if set(tensors) != set(SessionIndex._fields) or any(
         tensor.dtype != torch.int32 or tensor.dim() != 1 or not len(tensor) for tensor in tensors.values()
     ):
         raise ArtifactError(f"{file} holds {sorted(tensors)}: expected int32 vectors {', '.join(SessionIndex._fields)}")
     index = SessionIndex(**{name: tensor.numpy() for name, tensor in tensors.items()})
-    if not index.fits(model.num_items):
-        raise ArtifactError(f"{file} does not fit a catalogue of {model.num_items} items: train or copy it again")
-    return BlendScorer(model, Neighbours(index, how), weights)
+    if not index.fits(num_items):
+        raise ArtifactError(f"{file} does not fit a catalogue of {num_items} items: train or copy it again")
+    return index
+
+
+def _read_habits(file: Path) -> Habits:
+    tensors = _read_tensors(file, None)
+    types = {"older": torch.int32, "odds": torch.float32}
+    if {name: tensor.dtype for name, tensor in tensors.items()} != types or any(
+        tensor.dim() != 2 for tensor in tensors.values()
+    ):
+        raise ArtifactError(f"{file} holds {sorted(tensors)}: expected matrices older (int32) and odds (float32)")
+    habits = Habits(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    if not fits(habits):
+        raise ArtifactError(f"{file} is no tree of shapes: train or copy the artifact again")
+    return habits
 
 
 def _read_tensors(file: Path, expected: dict[str, tuple[tuple[int, ...], torch.dtype]] | None) -> dict[str, Tensor]:

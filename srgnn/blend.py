@@ -1,29 +1,33 @@
-"""Model and neighbours in one score: SR-GNN for all items, and a bonus for those that a session gives reason for.
+"""Model and evidence in one score: SR-GNN for all items, and a bonus for those that a session gives reason for.
 
 A neural model knows what tends to follow what; it forgets pairs of items that were clicked together in few sessions,
-and on a small log it learns little. Session-kNN is the other way round. So a few items of each session, those that
-similar past sessions vote for and those it clicked itself, get a bonus on top of the model's score: a weighted sum of
-what :class:`Evidence` says. The weights are fitted on validation sessions (:mod:`training.blend`). All other items keep
-the model's score, which keeps the search exact and its cost independent of the catalogue.
+and on a small log it learns little. Session-kNN is the other way round. And a session graph does not show whether a
+session clicks everything twice. So a few items of each session, those that similar past sessions vote for and those it
+clicked itself, get a bonus on top of the model's score: a weighted sum of what :class:`Evidence` says. The weights are
+fitted on validation sessions (:mod:`training.blend`). All other items keep the model's score, which keeps the search
+exact and its cost independent of the catalogue.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from . import loops
 from .catalogue import Ranks, Top
 from .errors import ConfigError
-from .loops import FloatArray, Pairs
+from .habits import NO_HABITS
+from .loops import FloatArray, Habits, Pairs
 from .neighbours import Neighbours
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray
 
 MOST_VOTED = 200
 """Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
+Used = Literal["all", "habits", "nothing"]
+"""Of what an artifact holds beside its model."""
 SHARE_UNIT = 1e-3
 """Share of all votes that counts as little: more than that counts by its logarithm, less in proportion."""
 
@@ -42,6 +46,8 @@ class BlendWeights:
     """For each e-fold of the times it was clicked."""
     last: float = 0.0
     """For the last click itself."""
+    habit: float = 0.0
+    """For each e-fold of the odds that sessions of this shape go back to it (:mod:`srgnn.habits`)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -55,16 +61,16 @@ class Evidence(NamedTuple):
     rows: IntArray
     """[n] distinct catalogue rows."""
     features: FloatArray
-    """[n, 5], in the order of :class:`BlendWeights`."""
+    """[n, 6], in the order of :class:`BlendWeights`."""
 
 
-def evidence(neighbours: Neighbours, sequence: IntArray) -> Evidence:
+def evidence(neighbours: Neighbours, habits: Habits, sequence: IntArray) -> Evidence:
     """Of one non-empty sequence of rows, oldest click first."""
-    return Evidence(*loops.evidence(neighbours.memory, sequence, MOST_VOTED, SHARE_UNIT))
+    return Evidence(*loops.evidence(neighbours.memory, habits, sequence, MOST_VOTED, SHARE_UNIT))
 
 
 def model_of(scorer: Scorer) -> SRGNNScorer:
-    """The SR-GNN in an artifact's scorer, with neighbours or without."""
+    """The SR-GNN in an artifact's scorer, with evidence beside it or without."""
     model = scorer.model if isinstance(scorer, BlendScorer) else scorer
     assert isinstance(model, SRGNNScorer)
     return model
@@ -73,10 +79,13 @@ def model_of(scorer: Scorer) -> SRGNNScorer:
 class BlendScorer:
     """Scores items as the model does, plus the weighted evidence. A :class:`srgnn.scorer.Scorer`."""
 
-    def __init__(self, model: SRGNNScorer, neighbours: Neighbours, weights: BlendWeights) -> None:
+    def __init__(
+        self, model: SRGNNScorer, neighbours: Neighbours, weights: BlendWeights, habits: Habits = NO_HABITS
+    ) -> None:
         self.model = model
         self.neighbours = neighbours
         self.weights = weights
+        self.habits = habits
         self._vector = np.array(astuple(weights))
 
     @property
@@ -87,7 +96,8 @@ class BlendScorer:
     @property
     def search(self) -> str:
         """The model's, and what comes on top."""
-        return f"{self.model.search} + neighbours"
+        habits = " + habits" if self.habits is not NO_HABITS else ""
+        return self.model.search + habits + (" + neighbours" if self.neighbours.index.num_sessions else "")
 
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """See :class:`srgnn.scorer.Scorer`."""
@@ -106,5 +116,29 @@ class BlendScorer:
         """What each session adds to scores of the model, in the order of sessions."""
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
-        flat: tuple[Any, ...] = (*memory.past, *memory[1:], items, lengths, MOST_VOTED, SHARE_UNIT, self._vector)
+        flat: tuple[Any, ...] = (*memory.past, *memory[1:], *self.habits, items, lengths)
+        flat += (MOST_VOTED, SHARE_UNIT, self._vector)
         return Pairs(*loops.bonuses(*flat))
+
+
+class Beside(NamedTuple):
+    """What an artifact holds beside its model."""
+
+    habits: Habits | None = None
+    habit_weights: BlendWeights | None = None
+    """Of the session's own clicks, where nobody votes; there with ``habits``."""
+    neighbours: Neighbours | None = None
+    weights: BlendWeights | None = None
+    """Of all evidence; there with ``neighbours``."""
+
+    def scorer(self, model: SRGNNScorer, used: Used = "all") -> Scorer:
+        """The model with what is ``used`` of it, as far as it is there."""
+        habits = NO_HABITS if self.habits is None else self.habits
+        if used == "all" and self.neighbours is not None and self.weights is not None:
+            return BlendScorer(model, self.neighbours, self.weights, habits)
+        if used != "nothing" and self.habit_weights is not None:
+            return BlendScorer(model, Neighbours.nobody(model.num_items), self.habit_weights, habits)
+        return model
+
+
+NOTHING_BESIDE = Beside()

@@ -27,8 +27,10 @@ FILES = (
 INDEX = "index.faiss"
 """Optional; read by :mod:`srgnn.ann`."""
 NEIGHBOURS = "neighbours.safetensors"
-"""Optional; the manifest then has an entry ``blend``."""
-OPTIONAL_FILES = (INDEX, NEIGHBOURS)
+"""Optional; the manifest's entry ``blend`` then says how they are weighed."""
+HABITS = "habits.safetensors"
+"""Optional; as with neighbours."""
+OPTIONAL_FILES = (INDEX, NEIGHBOURS, HABITS)
 MAX_MANIFEST_BYTES = 16 << 20
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """Of an artifact; never a path, never hidden."""
@@ -37,7 +39,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 def publish(directory: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> Path:
     """Make an artifact of the files that ``write`` puts into an empty folder, and point ``LATEST`` at it; its path.
 
-    ``manifest`` holds dataset, items, model, rules, provenance, metrics and, with neighbours, blend.
+    ``manifest`` holds dataset, items, model, rules, provenance, metrics and, with neighbours or habits, blend.
     """
     check_dataset_name(manifest["dataset"])
     directory.mkdir(parents=True, exist_ok=True)
@@ -93,11 +95,12 @@ def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
     if not isinstance(files, dict) or set(files) - set(OPTIONAL_FILES) != set(FILES):
         raise ArtifactError(
             f"{path / 'manifest.json'} lists other files than {', '.join(FILES)} and, as an option, "
-            f"{' and '.join(OPTIONAL_FILES)}: train or copy it again"
+            f"{', '.join(OPTIONAL_FILES)}: train or copy it again"
         )
-    if (NEIGHBOURS in files) != ("blend" in manifest):
+    if bool({NEIGHBOURS, HABITS} & set(files)) != ("blend" in manifest):
         raise ArtifactError(
-            f"{path / 'manifest.json'} has {NEIGHBOURS} or the entry blend, but not both: train or copy it again"
+            f"{path / 'manifest.json'} has {NEIGHBOURS} or {HABITS} without the entry blend, or it without them: train "
+            "or copy it again"
         )
     for name, expected in files.items():
         if not (path / name).is_file():

@@ -38,6 +38,9 @@ POWERS_OF_TWO = np.ldexp(1.0, np.arange(-60, 61))
 DISTANCES = 32
 """Clicks from one to another whose weights are computed ahead: more are rare."""
 
+RARE = np.log(0.1 / 0.9)
+"""Log odds of going back to an item that a session's shape does not tell apart from others clicked before it."""
+
 
 # The best of many: a heap.
 
@@ -526,12 +529,76 @@ def last_clicks(sequence: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     return rows[first:], ages[first:], times[first:]
 
 
+# How sessions go on that look like this one (srgnn/habits.py).
+
+
+class Habits(NamedTuple):
+    """A tree of shapes, as srgnn.habits tells of it; S shapes of at most D clicks."""
+
+    older: npt.NDArray[np.int32]
+    """[S, D + 1]: the shape with one click more, by the label of its item, from 0 to D - 1; D: with nothing before it.
+    0: there is none."""
+    odds: Items
+    """[S, D]: log odds of the item with this label being the next one, against all items without one."""
+
+
+@compiled
+def labelled(sequence: IntArray, labels: IntArray) -> int:
+    """Writes the labels of the last clicks, the last one first, into ``labels`` [D], and how many these are: items are
+    numbered from 0 as they come."""
+    clicks, fresh = min(len(sequence), len(labels)), 0
+    for age in range(clicks):
+        labels[age] = fresh
+        for later in range(age):
+            if sequence[len(sequence) - 1 - later] == sequence[len(sequence) - 1 - age]:
+                labels[age] = labels[later]
+                break
+        fresh += labels[age] == fresh
+    return clicks
+
+
+@compiled
+def shape_of(older: npt.NDArray[np.int32], sequence: IntArray) -> int:
+    """The largest known shape that a sequence ends in."""
+    labels = np.empty(older.shape[1] - 1, np.int64)
+    clicks, shape = labelled(sequence, labels), 0
+    for age in range(clicks):
+        larger = older[shape, labels[age]]
+        if larger == 0:
+            return shape
+        shape = larger
+    if len(sequence) == clicks and older[shape, len(labels)] > 0:
+        shape = older[shape, len(labels)]
+    return shape
+
+
+@compiled
+def paths(items: IntArray, lengths: IntArray, targets: IntArray, depth: int) -> tuple[npt.NDArray[np.int8], IntArray]:
+    """Of B sequences laid end to end: the way to each one's shape [B, depth + 1], -1 where it is over, and the label of
+    what came next [B]; ``depth``: an item without one."""
+    ways, outcomes = np.full((len(lengths), depth + 1), -1, np.int8), np.full(len(lengths), depth)
+    labels, start = np.empty(depth, np.int64), 0
+    for example in range(len(lengths)):
+        sequence = items[start : start + lengths[example]]
+        clicks = labelled(sequence, labels)
+        for age in range(clicks - 1, -1, -1):
+            ways[example, age] = labels[age]
+            if sequence[len(sequence) - 1 - age] == targets[example]:
+                outcomes[example] = labels[age]
+        if len(sequence) == clicks:
+            ways[example, clicks] = depth
+        start += lengths[example]
+    return ways, outcomes
+
+
 # What a session says about some items (srgnn/blend.py).
 
 
 @compiled
-def evidence(memory: Memory, sequence: IntArray, most_voted: int, share_unit: float) -> tuple[IntArray, FloatArray]:
-    """Rows [n] and their features [n, 5], as srgnn.blend.Evidence tells of them."""
+def evidence(
+    memory: Memory, habits: Habits, sequence: IntArray, most_voted: int, share_unit: float
+) -> tuple[IntArray, FloatArray]:
+    """Rows [n] and their features [n, 6], as srgnn.blend.Evidence tells of them."""
     voted, sums = votes(memory, sequence)
     clicked, ages, times = last_clicks(sequence)
     total = 0.0
@@ -551,13 +618,16 @@ def evidence(memory: Memory, sequence: IntArray, most_voted: int, share_unit: fl
         if table[slot] < 0:
             rows[found], table[slot] = row, found
             found += 1
-    features = np.zeros((found, 5))
+    features = np.zeros((found, 6))
     for i in range(size):
         share = best[i] / total if total > 0 else 0.0  # votes weigh nothing where every session holds what they are for
         features[i, 0] = np.log1p(share / share_unit)
+    shape, told = shape_of(habits.older, sequence), habits.odds.shape[1]
     for i in range(len(clicked)):
         own = features[table[slot_of(table, rows, clicked[i])]]
         own[1], own[2], own[3], own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
+        label = len(clicked) - 1 - i  # items are in the order of their last clicks
+        own[5] = habits.odds[shape, label] if label < told else RARE
     return rows[:found], features
 
 
@@ -577,21 +647,24 @@ def bonuses(
     linear: bool,
     click_decay: float,
     distance_decay: float,
+    older: npt.NDArray[np.int32],
+    odds: Items,
     items: IntArray,
     lengths: IntArray,
     most_voted: int,
     share_unit: float,
     weights: FloatArray,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [5]. The
-    first arguments are a :class:`Memory`, field by field."""
+    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [6]. The
+    first arguments are a :class:`Memory` and :class:`Habits`, field by field."""
     past = SessionIndex(session_starts, clicked, clicked_at, item_starts, sessions, sessions_at)
     memory = Memory(past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay)
+    habits = Habits(older, odds)
     room = len(items) + most_voted * len(lengths)
     found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
     start = found = 0
     for session in range(len(lengths)):
-        rows, features = evidence(memory, items[start : start + lengths[session]], most_voted, share_unit)
+        rows, features = evidence(memory, habits, items[start : start + lengths[session]], most_voted, share_unit)
         for i in range(len(rows)):
             found_sessions[found], found_rows[found] = session, rows[i]
             for j in range(len(weights)):

@@ -94,6 +94,11 @@ class Neighbours:
             float(weights.distance_decay),
         )
 
+    @classmethod
+    def nobody(cls, num_items: int) -> Neighbours:
+        """No past session at all: nobody votes."""
+        return cls(SessionIndex.build(np.empty(0, np.int64), np.zeros(1, np.int64), num_items), Weights())
+
     def votes(self, sequence: IntArray) -> Votes:
         """Every item of every neighbour of one non-empty sequence of rows, oldest click first, once each."""
         return Votes(*votes(self.memory, sequence))

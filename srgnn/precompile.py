@@ -9,6 +9,7 @@ as the Dockerfile does.
 import numpy as np
 
 from .blend import BlendScorer, BlendWeights
+from .habits import learn
 from .int8 import LANES
 from .model import SRGNN, SRGNNConfig
 from .neighbours import Neighbours
@@ -24,7 +25,8 @@ def main() -> None:
     model = SRGNN(SRGNNConfig(hidden_size=LANES, reversed_positions=True, scoring="cosine"), NUM_ITEMS, max_length=2)
     scorer = SRGNNScorer.of_model(model, np.ones(NUM_ITEMS, dtype=bool))
     past = SessionIndex.build(np.array([0, 1, 0, 2]), np.array([0, 2, 4]), NUM_ITEMS)
-    blended = BlendScorer(scorer, Neighbours(past), BlendWeights())
+    habits = learn(np.array([0]), np.array([1]), np.array([1]))
+    blended = BlendScorer(scorer, Neighbours(past), BlendWeights(), habits)
     sequences, matrix = [np.array([0, 1])], scorer.catalogue.matrix
     quantised = quantise(matrix)
     for scan in (Float32Scan(matrix), Int8Scan(matrix, quantised), CompiledInt8Scan(matrix, quantised)):

@@ -11,7 +11,6 @@ from contextlib import (
     contextmanager,
 )
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -23,8 +22,10 @@ from hypothesis import settings
 
 from service.connections import BoundedHttp
 from srgnn import ann, artifact
-from srgnn.blend import BlendWeights, model_of
+from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights, model_of
 from srgnn.fallback import Fallback
+from srgnn.habits import learn
+from srgnn.loops import Habits
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender
@@ -92,7 +93,7 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("artifacts"), [ids[:3], ids[-4:]])
 
 
-def save_tiny(directory: Path, probe_histories: list[list[str]], **neighbours: Any) -> Path:
+def save_tiny(directory: Path, probe_histories: list[list[str]], beside: Beside = NOTHING_BESIDE) -> Path:
     """``directory``, with the untrained SR-GNN over 40 items in it."""
     artifact.save(
         directory,
@@ -104,7 +105,7 @@ def save_tiny(directory: Path, probe_histories: list[list[str]], **neighbours: A
         probe_histories=probe_histories,
         provenance={},
         metrics={},
-        **neighbours,
+        beside=beside,
     )
     return directory
 
@@ -116,12 +117,20 @@ def tiny_neighbours() -> Neighbours:
     return Neighbours(SessionIndex.build(np.concatenate(sessions), offsets, TINY_ITEMS))
 
 
+def tiny_habits() -> Habits:
+    """Of sessions that click everything twice."""
+    sequences = [np.repeat(np.arange(4), 2)[:length] for length in range(1, 8)] * 30
+    lengths = np.array(list(map(len, sequences)))
+    return learn(np.concatenate(sequences), lengths, lengths // 2)
+
+
 @pytest.fixture(scope="session")
 def blended_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with neighbours."""
-    ids, blend = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3)
+    """The same with habits and neighbours."""
+    ids, weights = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3, 0.4)
     histories = [ids[start : start + 3] for start in range(15)]
-    return save_tiny(tmp_path_factory.mktemp("blended"), histories, neighbours=tiny_neighbours(), blend=blend)
+    beside = Beside(tiny_habits(), BlendWeights(clicked=-0.5, habit=0.7), tiny_neighbours(), weights)
+    return save_tiny(tmp_path_factory.mktemp("blended"), histories, beside)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How much the evidence of neighbours counts beside the model: weights fitted on validation sessions."""
+"""How much the evidence of neighbours and habits counts beside the model: weights fitted on validation sessions."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from srgnn.blend import BlendWeights, Evidence, evidence
+from srgnn.habits import NO_HABITS
+from srgnn.loops import Habits
 from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import SRGNNScorer
@@ -17,7 +19,7 @@ from srgnn.sequence import IntArray
 from .examples import Examples
 
 EXAMPLES = 20_000
-"""Validation clicks that are looked at, at most: there are six numbers to learn."""
+"""Validation clicks that are looked at, at most: there are seven numbers to learn."""
 BEST = 100
 """Items of the model's list that a next click is compared with, beside those that there is evidence for."""
 MODEL_AT_LEAST = 0.01
@@ -31,14 +33,16 @@ class _Choices(NamedTuple):
     """N next clicks, and what each was chosen among: M items in all."""
 
     features: FloatArray
-    """[M, 6]: the model's score, then the evidence."""
+    """[M, 7]: the model's score, then the evidence."""
     example: IntArray
     """[M], from 0 to N - 1, rising."""
     chosen: IntArray
     """[N]: where the next click is in the M."""
 
 
-def fit_blend(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, seed: int) -> BlendWeights:
+def fit_blend(
+    model: SRGNNScorer, neighbours: Neighbours, examples: Examples, seed: int, habits: Habits = NO_HABITS
+) -> BlendWeights:
     """The most likely weights of a choice among the model's best items and those with evidence.
 
     A conditional logit (McFadden 1974): convex, so it has one answer. Its prior, a standard normal for each weight,
@@ -46,14 +50,16 @@ def fit_blend(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, se
     where none does, neighbours count nothing.
     """
     drawn = np.random.default_rng(seed).permutation(len(examples))[:EXAMPLES]
-    choices = _choices(model, neighbours, examples, np.sort(drawn))
+    choices = _choices(model, neighbours, habits, examples, np.sort(drawn))
     if choices is None:
         return BlendWeights()
     weights = _most_likely(choices)
     return BlendWeights(*(weights[1:] / max(weights[0], MODEL_AT_LEAST)).tolist())
 
 
-def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, indices: IntArray) -> _Choices | None:
+def _choices(
+    model: SRGNNScorer, neighbours: Neighbours, habits: Habits, examples: Examples, indices: IntArray
+) -> _Choices | None:
     items, features, sizes, chosen, place = model.catalogue.matrix.numpy(), [], [], [], 0
     with progress("  blend", len(indices)) as advance:
         for start in range(0, len(indices), BATCH):
@@ -62,7 +68,7 @@ def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, ind
             vectors = model.session_vectors(sequences)
             best = model.catalogue.top_k(vectors, min(BEST, model.num_items)).rows
             for vector, sequence, rows, target in zip(vectors.numpy(), sequences, best, targets, strict=True):
-                among, known = _among(rows[rows >= 0], evidence(neighbours, sequence), model)
+                among, known = _among(rows[rows >= 0], evidence(neighbours, habits, sequence), model)
                 where = int(np.searchsorted(among, target))
                 if where == len(among) or among[where] != target:
                     continue
@@ -78,7 +84,7 @@ def _choices(model: SRGNNScorer, neighbours: Neighbours, examples: Examples, ind
 
 
 def _among(best: IntArray, found: Evidence, model: SRGNNScorer) -> tuple[IntArray, npt.NDArray[np.float64]]:
-    """Items that may be answered, rising [n], and the evidence for them [n, 5]."""
+    """Items that may be answered, rising [n], and the evidence for them [n, 6]."""
     rows = np.union1d(best, found.rows)
     rows = rows[model.catalogue.servable.numpy()[rows]]
     features = np.zeros((len(rows), found.features.shape[1]))
@@ -88,7 +94,7 @@ def _among(best: IntArray, found: Evidence, model: SRGNNScorer) -> tuple[IntArra
 
 
 def _most_likely(choices: _Choices) -> npt.NDArray[np.float64]:
-    """[6]."""
+    """[7]."""
     features, example = torch.from_numpy(choices.features), torch.from_numpy(choices.example)
     chosen, count = torch.from_numpy(choices.chosen), len(choices.chosen)
     weights = torch.zeros(features.shape[1])
@@ -109,8 +115,8 @@ def _most_likely(choices: _Choices) -> npt.NDArray[np.float64]:
     return weights.detach().double().numpy()
 
 
-def announce(weights: BlendWeights, alone: dict[str, float], blended: dict[str, float]) -> None:
+def announce(what: str, weights: BlendWeights, alone: dict[str, float], blended: dict[str, float]) -> None:
     """What it brought on validation, on stderr."""
     gains = ", ".join(f"{name} {alone[name]:.4f} -> {value:.4f}" for name, value in blended.items())
     parts = ", ".join(f"{name} {value:+.2f}" for name, value in vars(weights).items())
-    click.echo(f"neighbours: {gains} ({parts})", err=True)
+    click.echo(f"{what}: {gains} ({parts})", err=True)

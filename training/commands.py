@@ -15,8 +15,9 @@ import numpy as np
 
 from srgnn.artifact import Artifact, load
 from srgnn.atomic import replaced_when_whole
-from srgnn.blend import BlendScorer
+from srgnn.blend import Used
 from srgnn.cli import emit
+from srgnn.directory import HABITS, NEIGHBOURS
 from srgnn.errors import DataError, InputError
 from srgnn.recommender import Recommender
 from srgnn.vocabulary import Vocabulary
@@ -42,7 +43,7 @@ _SPLIT = click.Choice(["test", "validation"])
     is_flag=True,
     help="Judge simple methods beside the model: popularity, Markov, item-kNN, session-kNN.",
 )
-@click.option("--alone", is_flag=True, help="Judge an artifact with neighbours also without them, by its model alone.")
+@click.option("--alone", is_flag=True, help="Judge an artifact with habits or neighbours also without them.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the JSON line here.")
 @click.option(
     "--report",
@@ -108,17 +109,24 @@ def _named(loaded: Sequence[Artifact]) -> dict[str, Recommender]:
 
 
 def _alone(models: Mapping[str, Recommender], loaded: Sequence[Artifact]) -> dict[str, Recommender]:
-    """Those with neighbours, without them. Raises InputError where there are none."""
+    """Those with evidence beside the model, with less of it. Raises InputError where there are none."""
     found = {
-        f"{name} alone": load(each.path, alone=True).recommender
+        f"{name} {less}": load(each.path, beside=used).recommender
         for name, each in zip(models, loaded, strict=True)
-        if isinstance(each.recommender.scorer, BlendScorer)
+        for less, used in _with_less(each).items()
     }
     if not found:
         raise InputError(
-            "--alone, but no artifact has neighbours: leave it out, or train with training.neighbours=true"
+            "--alone, but no artifact has habits or neighbours: leave it out, or train with training.habits=true"
         )
     return found
+
+
+def _with_less(artifact: Artifact) -> dict[str, Used]:
+    """What may be left of the evidence in an artifact, by the words that tables have for it."""
+    there = {HABITS, NEIGHBOURS} & set(artifact.manifest["files"])
+    less: dict[str, Used] = {"without neighbours": "habits"} if len(there) == 2 else {}
+    return less | ({"alone": "nothing"} if there else {})
 
 
 def check_against(against: str | None, names: Sequence[str]) -> None:
@@ -141,9 +149,8 @@ def _page_writer(folder: Path, loaded: Sequence[Artifact], corpus: Corpus, *, al
         raise InputError(f"--report {folder} cannot be made: {error.strerror}. Give a folder to write to") from error
     histories = [read_history(each) for each in loaded]
     if alone:  # the same training, drawn once
-        blended = [isinstance(each.recommender.scorer, BlendScorer) for each in loaded]
-        whole = [history for history, has_neighbours in zip(histories, blended, strict=True) if has_neighbours]
-        histories += [one._replace(artifact=f"{one.artifact} alone", epochs=(), chosen=None) for one in whole]
+        less = [(history, name) for history, each in zip(histories, loaded, strict=True) for name in _with_less(each)]
+        histories += [one._replace(artifact=f"{one.artifact} {name}", epochs=(), chosen=None) for one, name in less]
     return lambda report: write(folder, report, histories, corpus)
 
 

@@ -23,7 +23,9 @@ from torch import Tensor
 from srgnn.blend import BlendScorer
 from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
+from srgnn.habits import NO_HABITS
 from srgnn.model import SRGNN
+from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import Scorer, SRGNNScorer
 from srgnn.sequence import IntArray
@@ -36,7 +38,7 @@ from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
-from .product import neighbours_of, save_artifact
+from .product import habits_of, neighbours_of, save_artifact
 from .run import Run, restore, save_checkpoint
 from .schedule import batch_size, learning_rate
 from .teachers import Teachers
@@ -70,8 +72,7 @@ def train(
             for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
                 save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
-            if recipe.training.neighbours:
-                _add_neighbours(run, corpus)
+            _add_evidence(run, corpus)
             if recipe.training.refit:
                 run.stage, run.teachers = "refit", []
                 _start_over(run)
@@ -88,7 +89,7 @@ def train(
         "epoch": run.best_epoch,
         "refit": recipe.training.refit,
         **{f"validation_{name}": value for name, value in run.selected.items()},
-        **{f"validation_with_neighbours_{name}": value for name, value in run.blended.items()},
+        **{f"validation_with_{what}_{name}": run.blended[what][name] for what in run.blended for name in run.selected},
         "seconds": round(run.seconds, 1),
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
@@ -97,7 +98,7 @@ def train(
 
 def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[int]) -> Iterator[dict[str, float]]:
     """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over; and
-    where the recipe has neighbours, at last the best epoch's with them, which ``with_neighbours`` marks.
+    where the recipe has evidence beside the model, at last the best epoch's with it, which ``as_served`` marks.
 
     Nothing is written, nothing is lost by not asking for the next epoch, and no teachers are trained. Raises as
     ``train`` does.
@@ -105,11 +106,12 @@ def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[i
     run = _new_run(replace(recipe, training=replace(recipe.training, teachers=0)), corpus, device)
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
         yield run.history[-1]
-    if recipe.training.neighbours:
-        started = time.monotonic()
-        _add_neighbours(run, corpus)
-        figures = {**run.blended, "score": sum(run.blended.values()), "seconds": round(time.monotonic() - started, 1)}
-        yield {"epoch": run.best_epoch, "with_neighbours": True, **figures}
+    started = time.monotonic()
+    _add_evidence(run, corpus)
+    if run.blended:
+        served = [*run.blended.values()][-1]
+        figures = {**served, "score": sum(served.values()), "seconds": round(time.monotonic() - started, 1)}
+        yield {"epoch": run.best_epoch, "as_served": True, **figures}
 
 
 def choose_device(name: str) -> torch.device:
@@ -274,26 +276,33 @@ def _optimizers(model: SRGNN, config: TrainingConfig) -> list[torch.optim.Optimi
     return [torch.optim.SparseAdam([model.embedding], lr=rate), encoder]
 
 
-def _add_neighbours(run: Run, corpus: Corpus) -> None:
-    """Fit what the neighbours' votes count beside the chosen model, on the sessions that chose it.
+def _add_evidence(run: Run, corpus: Corpus) -> None:
+    """Fit what evidence counts beside the chosen model, as far as the recipe has it, on the sessions that chose it.
 
-    Without such sessions they are left out: a small log that the default recipe takes is no reason to stop.
+    Without such sessions it is left out: a small log that the default recipe takes is no reason to stop.
     """
+    config, num_items = run.recipe.training, run.model.num_items
+    wanted = [name for name in ("habits", "neighbours") if getattr(config, name)]
+    if not wanted:
+        return
     if not corpus.validation.num_examples:
         click.echo(
-            f"neighbours are left out: {corpus.path} has no validation sessions to say how much they count. Prepare it "
-            "with a larger data.validation_share to have them",
+            f"{' and '.join(wanted)} are left out: {corpus.path} has no validation sessions to say how much they "
+            "count. Prepare it with a larger data.validation_share to have them",
             err=True,
         )
         return
     run.model.load_state_dict(run.best)
     run.model.eval()
-    servable = np.bincount(corpus.train.items, minlength=run.model.num_items) > 0
-    model, neighbours = SRGNNScorer.of_model(run.model, servable), neighbours_of(corpus.train, run.model.num_items)
+    model = SRGNNScorer.of_model(run.model, np.bincount(corpus.train.items, minlength=num_items) > 0)
     examples = Examples(corpus.validation, run.recipe.rules)
-    weights = fit_blend(model, neighbours, examples, run.recipe.training.seed)
-    run.blend, run.blended = asdict(weights), _figures(BlendScorer(model, neighbours, weights), examples)
-    announce(weights, run.selected, run.blended)
+    habits = habits_of(corpus.train, run.recipe.rules) if config.habits else NO_HABITS
+    for name in wanted:
+        voters = neighbours_of(corpus.train, num_items) if name == "neighbours" else Neighbours.nobody(num_items)
+        weights = fit_blend(model, voters, examples, config.seed, habits)
+        run.blend[name] = asdict(weights)
+        run.blended[name] = _figures(BlendScorer(model, voters, weights, habits), examples)
+        announce(name, weights, run.selected, run.blended[name])
 
 
 def _train_teachers(run: Run, split: Split, epochs: int, output: Path, stopped: list[int]) -> None:

@@ -10,14 +10,21 @@ import torch
 import torch_geometric
 
 from srgnn import __version__, artifact
-from srgnn.blend import BlendWeights
+from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights
 from srgnn.fallback import Fallback
+from srgnn.habits import learn
+from srgnn.loops import Habits
 from srgnn.neighbours import Neighbours
+from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex
 
 from .corpus import Corpus, Split, concatenate
+from .examples import Examples
 from .loss import compute_dtype
 from .run import Run
+
+HABIT_EXAMPLES = 5_000_000
+"""That habits are learnt from, at most."""
 
 
 def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
@@ -35,11 +42,26 @@ def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
         fallback=fallback,
         probe_histories=_probe_histories(corpus),
         provenance=_provenance(run, corpus),
-        metrics={"validation": run.selected, "epoch": run.best_epoch, "history": run.history}
-        | ({"validation_with_neighbours": run.blended} if run.blended else {}),
-        neighbours=neighbours_of(seen, run.model.num_items) if run.blend else None,
-        blend=BlendWeights(**run.blend) if run.blend else None,
+        metrics={
+            "validation": run.selected,
+            "epoch": run.best_epoch,
+            "history": run.history,
+            **{f"validation_with_{name}": figures for name, figures in run.blended.items()},
+        },
+        beside=_beside(run, seen),
     )
+
+
+def _beside(run: Run, seen: Split) -> Beside:
+    """All evidence that weights were fitted for, of the sessions that were ``seen``."""
+    found = NOTHING_BESIDE
+    if "habits" in run.blend:
+        weights = BlendWeights(**run.blend["habits"])
+        found = found._replace(habits=habits_of(seen, run.recipe.rules), habit_weights=weights)
+    if "neighbours" in run.blend:
+        weights = BlendWeights(**run.blend["neighbours"])
+        found = found._replace(neighbours=neighbours_of(seen, run.model.num_items), weights=weights)
+    return found
 
 
 def _probe_histories(corpus: Corpus) -> list[list[str]]:
@@ -73,3 +95,10 @@ def neighbours_of(split: Split, num_items: int) -> Neighbours:
     """The sessions of ``split``, as those that vote."""
     items = np.asarray(split.items, dtype=np.int64)
     return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
+
+
+def habits_of(split: Split, rules: SessionRules) -> Habits:
+    """Of the latest examples of ``split``."""
+    examples = Examples(split, rules)
+    first = max(0, len(examples) - HABIT_EXAMPLES)
+    return learn(*examples.batch(np.arange(first, len(examples))))

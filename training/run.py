@@ -42,10 +42,10 @@ class Run:
     teachers: list[dict[str, Tensor]] = field(default_factory=list)
     """Weights of those that have learnt this stage's examples."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    blend: dict[str, float] = field(default_factory=dict)
-    """Weights, where the recipe has neighbours."""
-    blended: dict[str, float] = field(default_factory=dict)
-    """Validation figures with them."""
+    blend: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Weights of the evidence beside the model: with ``habits``, with ``neighbours`` (and habits)."""
+    blended: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Validation figures with each."""
 
     @property
     def device(self) -> torch.device:

@@ -107,7 +107,7 @@ def _run(study: optuna.Study, search: Search, label: str, device: torch.device, 
         recipe = with_values(search.recipe, settings)
         for record in loop.select(recipe, search.corpus, device, stopped):
             records.append(record)
-            if "with_neighbours" in record:
+            if "as_served" in record:
                 continue
             trial.report(record["score"], int(record["epoch"]))
             if record["epoch"] < recipe.training.epochs and trial.should_prune():
@@ -118,8 +118,8 @@ def _run(study: optuna.Study, search: Search, label: str, device: torch.device, 
     except (ConfigError, DataError, torch.OutOfMemoryError) as failure:
         # Pruned to the sampler, who forgets what failed but keeps away from what was pruned.
         state, error = TrialState.PRUNED, str(failure)
-    best = max(records, key=lambda record: ("with_neighbours" in record, record["score"]), default={})
-    epochs = sum("with_neighbours" not in record for record in records)
+    best = max(records, key=lambda record: ("as_served" in record, record["score"]), default={})
+    epochs = sum("as_served" not in record for record in records)
     seconds = round(sum(record["seconds"] for record in records), 1)
     trial.set_user_attr("found", {"epochs": epochs, "seconds": seconds, "best": best, "error": error})
     study.tell(trial, best["score"] if state == TrialState.COMPLETE else None, state)

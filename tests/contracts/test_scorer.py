@@ -7,6 +7,7 @@ import torch
 from srgnn.blend import BlendScorer, BlendWeights
 from srgnn.errors import InputError
 from srgnn.fallback import Fallback
+from srgnn.habits import learn
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender
@@ -16,6 +17,7 @@ from srgnn.session_index import SessionIndex
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import random_sessions, split_of
 from training.baselines import BASELINES, fit_baselines
+from training.examples import Examples
 
 ITEMS, CLICKED = 150, 140  # rows 140..149 have no training clicks
 RULES = SessionRules(max_length=6)
@@ -38,7 +40,9 @@ def build(name) -> Recommender:
     scorer = SRGNNScorer.of_model(model(name.removesuffix(" + neighbours")), fallback.clicks > 0)
     if name.endswith(" + neighbours"):
         index = SessionIndex.build(SPLIT.items, SPLIT.offsets, ITEMS)
-        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4))
+        examples = Examples(SPLIT, RULES)
+        habits = learn(*examples.batch(np.arange(len(examples))))
+        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4, 0.5), habits)
     return Recommender(VOCABULARY, RULES, scorer, fallback, name)
 
 

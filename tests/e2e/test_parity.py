@@ -26,11 +26,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["false", "true"], ids=["alone", "neighbours"])
+@pytest.fixture(scope="module", params=["false", "true"], ids=["alone", "evidence"])
 def trained(request, tmp_path_factory):
     """A corpus of simulated clicks and the folder of an artifact trained on it."""
     folder = tmp_path_factory.mktemp("parity")
-    recipe = load_recipe("demo", [*SMALL, f"training.neighbours={request.param}"])
+    recipe = load_recipe("demo", [*SMALL, *(f"training.{name}={request.param}" for name in ("habits", "neighbours"))])
     prepare(recipe, [], folder / "corpus")
     corpus = Corpus.open(folder / "corpus")
     train(recipe, corpus, folder / "artifacts")

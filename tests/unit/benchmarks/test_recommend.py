@@ -24,10 +24,10 @@ def run(corpus, artifact, *options):
 def test_the_whole_and_its_parts_are_measured_for_every_batch(corpus, blended_artifact):
     rows = run(corpus, blended_artifact)["us"]
     assert [row["batch"] for row in rows] == [1, 4]
-    assert all(row[part] > 0 for row in rows for part in ("whole", "vectors", "search", "neighbours"))
+    assert all(row[part] > 0 for row in rows for part in ("whole", "vectors", "search", "evidence"))
 
 
-def test_neighbours_may_be_left_out(corpus, blended_artifact):
+def test_evidence_may_be_left_out(corpus, blended_artifact):
     found = run(corpus, blended_artifact, "--alone")
     assert "neighbours" not in found["search"]
-    assert "neighbours" not in found["us"][0]
+    assert "evidence" not in found["us"][0]

@@ -9,9 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from srgnn import ann, artifact, directory
+from srgnn.blend import Beside, BlendWeights
 from srgnn.errors import ArtifactError
 from srgnn.model import SRGNN, SRGNNConfig
-from tests.conftest import TINY_ITEMS, TINY_RULES, tiny_fallback, tiny_model, tiny_vocabulary
+from tests.conftest import (
+    TINY_ITEMS,
+    TINY_RULES,
+    save_tiny,
+    tiny_fallback,
+    tiny_model,
+    tiny_neighbours,
+    tiny_vocabulary,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -28,7 +37,7 @@ def full(full_artifact, tmp_path) -> Path:
 
 @pytest.fixture
 def blended(blended_artifact, tmp_path) -> Path:
-    """A copy with neighbours to damage."""
+    """A copy with habits and neighbours to damage."""
     return Path(shutil.copytree(blended_artifact, tmp_path / "blended"))
 
 
@@ -191,6 +200,7 @@ def test_content_that_does_not_fit_is_named(folder, change, message):
 
 
 NEIGHBOURS = "neighbours.safetensors"
+HABITS = "habits.safetensors"
 INT32 = torch.int32
 
 
@@ -209,9 +219,15 @@ INT32 = torch.int32
         (rewritten(NEIGHBOURS, item_starts=torch.zeros(41, dtype=INT32)), "does not fit"),
         (rewritten(NEIGHBOURS, session_starts=torch.tensor([0, 900, 820], dtype=INT32)), "does not fit"),
         (lambda path: (path / NEIGHBOURS).write_bytes(b"x"), "neighbours.safetensors cannot be read"),
+        (rewritten(HABITS, odds=None), "expected matrices older"),
+        (rewritten(HABITS, odds=torch.zeros(3)), "expected matrices older"),
+        (rewritten(HABITS, odds=torch.zeros(3, 10, dtype=torch.float64)), "expected matrices older"),
+        (rewritten(HABITS, odds=torch.zeros(3, 10)), "is no tree of shapes"),
+        (rewritten(HABITS, older=torch.full((3, 11), -1, dtype=INT32)), "is no tree of shapes"),
+        (lambda path: (path / HABITS).write_bytes(b"x"), "habits.safetensors cannot be read"),
     ],
 )
-def test_neighbours_that_do_not_fit_are_named(blended, change, message):
+def test_evidence_that_does_not_fit_is_named(blended, change, message):
     path = resealed(directory.resolve(blended), change)
     with pytest.raises(ArtifactError, match=message):
         artifact.load(path)
@@ -230,6 +246,10 @@ def test_neighbours_that_do_not_fit_are_named(blended, change, message):
         {"weights": {}, "neighbours": {"sample": 1 << 40}},
         {"weights": {}, "neighbours": {"click_decay": 0.0}},
         {"weights": {}, "neighbours": {"idf": 1}},
+        {"weights": {}, "neighbours": {}},
+        {"weights": {}, "neighbours": {}, "habits": None},
+        {"weights": {}, "neighbours": {}, "habits": {"habit": float("nan")}},
+        {"habits": {}},
     ],
 )
 def test_a_blend_that_makes_no_sense_is_refused(blended, blend):
@@ -238,26 +258,39 @@ def test_a_blend_that_makes_no_sense_is_refused(blended, blend):
         artifact.load(path)
 
 
-def test_neighbours_and_their_weights_come_together(blended, folder):
+def test_evidence_and_its_weights_come_together(folder):
     path = resealed(directory.resolve(folder), blend={"weights": {}, "neighbours": {}})
-    with pytest.raises(ArtifactError, match="but not both"):
+    with pytest.raises(ArtifactError, match="or it without them"):
         artifact.load(path)
 
 
-def test_neighbours_answer_and_say_so(blended_artifact, tiny_artifact):
-    blended, alone = artifact.load(blended_artifact), artifact.load(blended_artifact, alone=True)
+def test_evidence_answers_and_says_so(blended_artifact, tiny_artifact):
+    found = [artifact.load(blended_artifact, beside=used).recommender for used in ("all", "habits", "nothing")]
     plain = artifact.load(tiny_artifact).recommender
     histories = [plain.vocabulary.ids[i : i + 5] for i in range(20)]
-    assert blended.recommender.scorer.search == f"{plain.scorer.search} + neighbours"
-    assert alone.recommender.scorer.search == plain.scorer.search
-    assert alone.recommender.recommend(histories, 10) == plain.recommend(histories, 10)
-    assert blended.recommender.recommend(histories, 10) != plain.recommend(histories, 10)
+    told = [" + habits + neighbours", " + habits", ""]
+    assert [each.scorer.search for each in found] == [plain.scorer.search + more for more in told]
+    both, habits, nothing = (each.recommend(histories, 10) for each in found)
+    assert nothing == plain.recommend(histories, 10)
+    assert both != habits != nothing != both
+
+
+def test_artifacts_from_before_there_were_habits_answer_as_they_did(tmp_path):
+    weights = BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3)
+    ids = tiny_vocabulary().ids
+    saved = save_tiny(tmp_path, [ids[:3]], Beside(neighbours=tiny_neighbours(), weights=weights))
+    path = directory.resolve(saved)
+    blend = artifact.load(path).manifest["blend"]
+    del blend["weights"]["habit"]
+    old = artifact.load(resealed(path, blend=blend))  # its probes are those of before
+    assert old.recommender.scorer.weights == weights
+    assert old.recommender.scorer.search.endswith(" + neighbours")
 
 
 def test_neighbours_keep_answering_beside_an_index(full_artifact, blended_artifact):
     indexed, blended = artifact.load(full_artifact), artifact.load(blended_artifact)
     histories = [blended.recommender.vocabulary.ids[i : i + 5] for i in range(20)]
-    assert indexed.recommender.scorer.search == "ivf + neighbours"
+    assert indexed.recommender.scorer.search == "ivf + habits + neighbours"
     assert indexed.recommender.recommend(histories, 10) == blended.recommender.recommend(histories, 10)
 
 

@@ -5,16 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgnn.blend import MOST_VOTED, SHARE_UNIT, BlendScorer, BlendWeights, evidence
+from srgnn.blend import MOST_VOTED, NOTHING_BESIDE, SHARE_UNIT, Beside, BlendScorer, BlendWeights, evidence
 from srgnn.errors import ConfigError
+from srgnn.habits import NO_HABITS
+from srgnn.loops import RARE, shape_of
 from srgnn.neighbours import Neighbours, Weights
 from srgnn.scorer import SRGNNScorer
 from srgnn.session_index import SessionIndex
-from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_model, tiny_neighbours
+from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_habits, tiny_model, tiny_neighbours
 from tests.corpora import split_of
 
 PLAIN = Weights()
-VOTES, CLICKED, AGE, REPEATS, LAST = range(5)
+VOTES, CLICKED, AGE, REPEATS, LAST, HABIT = range(6)
 
 
 def neighbours(sessions, num_items=10, weights=PLAIN):
@@ -24,7 +26,7 @@ def neighbours(sessions, num_items=10, weights=PLAIN):
 
 def told(sessions, sequence, **options):
     """Row -> its features."""
-    found = evidence(neighbours(sessions, **options), np.array(sequence))
+    found = evidence(neighbours(sessions, **options), NO_HABITS, np.array(sequence))
     return dict(zip(found.rows.tolist(), found.features.tolist(), strict=True))
 
 
@@ -39,10 +41,24 @@ def test_votes_count_by_their_share():
 def test_the_sessions_own_clicks_are_told_with_age_and_number():
     found = told([[9, 8]], [3, 4, 3, 5])
     assert found == {
-        3: [0, 1, pytest.approx(math.log(2)), pytest.approx(math.log(2)), 0],
-        4: [0, 1, pytest.approx(math.log(3)), 0, 0],
-        5: [0, 1, 0, 0, 1],
+        3: [0, 1, pytest.approx(math.log(2)), pytest.approx(math.log(2)), 0, RARE],
+        4: [0, 1, pytest.approx(math.log(3)), 0, 0, RARE],
+        5: [0, 1, 0, 0, 1, RARE],
     }
+
+
+def test_habits_say_how_likely_the_sessions_own_clicks_are():
+    habits = tiny_habits()
+    found = evidence(Neighbours.nobody(10), habits, np.array([7, 7, 3]))  # everything twice: 3 is next
+    told = dict(zip(found.rows.tolist(), found.features[:, HABIT].tolist(), strict=True))
+    shape = shape_of(habits.older, np.array([7, 7, 3]))
+    assert told == {3: habits.odds[shape, 0], 7: habits.odds[shape, 1]}
+    assert told[3] > 1 > -1 > told[7]
+
+
+def test_of_more_items_than_a_shape_has_the_oldest_are_rare():
+    found = evidence(Neighbours.nobody(40), tiny_habits(), np.arange(30))
+    assert found.features[:, HABIT].tolist()[:20] == [RARE] * 20
 
 
 def test_votes_that_weigh_nothing_say_nothing():
@@ -63,7 +79,7 @@ def test_of_many_voted_items_the_most_voted_count_and_clicks_stay():
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9), st.data())
 def test_rows_are_distinct_and_shares_add_up(sessions, data):
     sequence = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=6))
-    found = evidence(neighbours(sessions), np.array(sequence))
+    found = evidence(neighbours(sessions), NO_HABITS, np.array(sequence))
     assert len(set(found.rows.tolist())) == len(found.rows)
     assert set(sequence) <= set(found.rows.tolist())
     total = (np.expm1(found.features[:, VOTES]) * SHARE_UNIT).sum()
@@ -72,15 +88,15 @@ def test_rows_are_distinct_and_shares_add_up(sessions, data):
 
 def test_a_score_is_the_models_and_the_bonus():
     alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
-    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3)
-    blended = BlendScorer(alone, tiny_neighbours(), weights)
+    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3, 0.4)
+    blended = BlendScorer(alone, tiny_neighbours(), weights, tiny_habits())
     sequence = np.array([3, 7, 3])
     before, after = (
         dict(zip(top.rows[0].tolist(), top.scores[0].tolist(), strict=True))
         for top in (alone.top_k([sequence], TINY_ITEMS), blended.top_k([sequence], TINY_ITEMS))
     )
-    found = evidence(blended.neighbours, sequence)
-    bonus = dict(zip(found.rows.tolist(), (found.features @ [0.6, -1.0, 0.5, 0.25, 0.3]).tolist(), strict=True))
+    found = evidence(blended.neighbours, blended.habits, sequence)
+    bonus = dict(zip(found.rows.tolist(), (found.features @ [0.6, -1.0, 0.5, 0.25, 0.3, 0.4]).tolist(), strict=True))
     assert after == pytest.approx({row: score + bonus.get(row, 0) for row, score in before.items()}, rel=1e-5)
 
 
@@ -104,3 +120,20 @@ def test_attention_is_the_models():
 def test_a_weight_that_is_no_number_is_refused():
     with pytest.raises(ConfigError, match="weight votes of the blend is nan"):
         BlendWeights(votes=math.nan)
+
+
+def test_beside_a_model_stands_what_there_is():
+    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
+    own, all_of_it = BlendWeights(habit=0.5), BlendWeights(votes=1.0, habit=0.7)
+    both = Beside(tiny_habits(), own, tiny_neighbours(), all_of_it)
+    found = {
+        "": NOTHING_BESIDE.scorer(alone),
+        " + habits": Beside(tiny_habits(), own).scorer(alone),
+        " + neighbours": Beside(neighbours=tiny_neighbours(), weights=all_of_it).scorer(alone),
+        " + habits + neighbours": both.scorer(alone),
+    }
+    assert {scorer.search: search for search, scorer in found.items()} == {alone.search + name: name for name in found}
+    assert both.scorer(alone).weights == all_of_it
+    without = both.scorer(alone, "habits")
+    assert (without.search, without.weights) == (f"{alone.search} + habits", own)
+    assert both.scorer(alone, "nothing") is alone

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from srgnn.blend import BlendScorer, BlendWeights
+from srgnn.habits import learn
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.scorer import SRGNNScorer
@@ -80,3 +81,24 @@ def test_without_an_example_that_tells_anything_neighbours_count_nothing():
     model = SRGNNScorer.of_model(SRGNN(model.config, ITEMS, RULES.max_length).eval(), unservable)
     weights = fit_blend(model, neighbours_of(walks(0, 50)), Examples(split_of([[1, 3]]), RULES), seed=1)
     assert weights == BlendWeights()
+
+
+def test_habits_count_where_sessions_of_a_shape_go_on_alike():
+    sessions = split_of([[row, row, other, other, third, third] for row, other, third in random_triples(0, 400)])
+    examples = Examples(sessions, RULES)
+    habits = learn(*examples.batch(np.arange(len(examples))))
+    nobody = Neighbours.nobody(ITEMS)
+    held_out = Examples(split_of([[a, a, b, b, c, c] for a, b, c in random_triples(1, 50)]), RULES)
+    weights = fit_blend(untrained(), nobody, held_out, seed=1, habits=habits)
+    assert weights.habit > 0.5
+    assert weights.votes == 0
+    scorer, indices = BlendScorer(untrained(), nobody, weights, habits), np.arange(len(held_out))
+    first = scorer.ranks(held_out.sequences(indices), held_out.targets).rank == 1
+    comes_back = held_out.positions % 2 == 1
+    assert first[comes_back].all()
+    assert first[~comes_back].mean() < 0.1  # by chance
+
+
+def random_triples(seed, count):
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(ITEMS)[:3].tolist() for _ in range(count)]

@@ -15,9 +15,10 @@ from srgnn.vocabulary import Vocabulary
 from tests.corpora import split_of
 from training import checkpoint, loop
 from training.config import load_recipe
-from training.corpus import write_corpus
+from training.corpus import concatenate, write_corpus
 from training.examples import Examples
 from training.negatives import Negatives
+from training.product import habits_of
 
 ITEMS = 12
 SMALL = [
@@ -189,17 +190,42 @@ def test_neighbours_are_those_of_all_sessions_learnt_from(corpus, tmp_path, refi
     assert result["validation_with_neighbours_mrr@20"] >= result["validation_mrr@20"]
 
 
-def test_neighbours_do_not_change_the_model(corpus, tmp_path):
+@pytest.mark.parametrize("refit", ["true", "false"])
+def test_habits_are_those_of_all_sessions_learnt_from(corpus, tmp_path, refit):
+    result = loop.train(recipe("training.habits=true", f"training.refit={refit}"), corpus, tmp_path)
+    loaded = artifact.load(tmp_path)
+    scorer, manifest = loaded.recommender.scorer, loaded.manifest
+    seen = concatenate(corpus.train, corpus.validation) if refit == "true" else corpus.train
+    for found, wanted in zip(scorer.habits, habits_of(seen, loaded.recommender.rules), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert vars(scorer.weights) == manifest["blend"]["habits"]
+    assert scorer.weights.votes == 0
+    assert manifest["metrics"]["validation_with_habits"]["mrr@20"] == result["validation_with_habits_mrr@20"]
+    assert "validation_with_neighbours_mrr@20" not in result
+
+
+def test_habits_count_beside_neighbours_and_without_them(corpus, tmp_path):
+    loop.train(recipe("training.habits=true", "training.neighbours=true"), corpus, tmp_path)
+    both, alone = (artifact.load(tmp_path, beside=used).recommender.scorer for used in ("all", "habits"))
+    blend = artifact.load(tmp_path).manifest["blend"]
+    assert (vars(both.weights), vars(alone.weights)) == (blend["weights"], blend["habits"])
+    assert (both.neighbours.index.num_sessions, alone.neighbours.index.num_sessions) == (160, 0)
+    assert both.search == f"{alone.search} + neighbours"
+
+
+def test_evidence_does_not_change_the_model(corpus, tmp_path):
     for name, value in (("with", "true"), ("without", "false")):
-        loop.train(recipe(f"training.neighbours={value}", "training.refit=true"), corpus, tmp_path / name)
+        asked = [f"training.{evidence}={value}" for evidence in ("habits", "neighbours")]
+        loop.train(recipe(*asked, "training.refit=true"), corpus, tmp_path / name)
     assert weights(tmp_path / "with") == weights(tmp_path / "without")
 
 
-def test_neighbours_without_validation_are_left_out_and_that_is_said(corpus, tmp_path, capsys):
+def test_evidence_without_validation_is_left_out_and_that_is_said(corpus, tmp_path, capsys):
     splits = [corpus.train, split_of([]), corpus.test]
     bare = write_corpus(tmp_path / "bare", corpus.vocabulary, *splits, {"protocol": "strict"})
-    loop.train(recipe("training.neighbours=true", "training.epochs=1"), bare, tmp_path / "out")
-    assert "neighbours are left out" in capsys.readouterr().err
+    asked = recipe("training.habits=true", "training.neighbours=true", "training.epochs=1")
+    loop.train(asked, bare, tmp_path / "out")
+    assert "habits and neighbours are left out" in capsys.readouterr().err
     assert "blend" not in artifact.load(tmp_path / "out").manifest
 
 

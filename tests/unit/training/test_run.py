@@ -34,7 +34,7 @@ def test_a_restored_run_goes_on_as_the_saved_one_would(tmp_path):
     step(run)
     run.stage, run.epoch, run.step, run.loss_sum, run.seconds = "refit", 2, 7, 1.5, 3.25
     run.history, run.best = [{"epoch": 1, "score": 0.5}], {"embedding": torch.ones(2)}
-    run.blend, run.blended = {"votes": 0.5}, {"recall@20": 0.25}
+    run.blend, run.blended = {"neighbours": {"votes": 0.5}}, {"neighbours": {"recall@20": 0.25}}
     run.teachers, run.seconds_before = [{"embedding": torch.zeros(1)}, {"embedding": torch.ones(1)}], 2.5
     save_checkpoint(run, tmp_path)
     restore(again, checkpoint.load(tmp_path))

@@ -286,7 +286,7 @@ def test_of_a_trial_with_neighbours_what_they_make_of_it_counts(corpus, tmp_path
         judged.append(recipe)
         yield {"epoch": 1, "recall@20": best, "mrr@20": 0.0, "score": best, "seconds": 1.0}
         both = 1.4 - best
-        yield {"epoch": 1, "with_neighbours": True, "recall@20": both, "mrr@20": 0.0, "score": both, "seconds": 1.0}
+        yield {"epoch": 1, "as_served": True, "recall@20": both, "mrr@20": 0.0, "score": both, "seconds": 1.0}
 
     judged = []
     monkeypatch.setattr(loop, "select", select)
