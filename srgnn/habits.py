@@ -2,13 +2,15 @@
 
 A session graph forgets what a session looks like: that each item was clicked twice in a row, that it goes to and fro
 between two, that it has just begun. Its *shape* is that and nothing else: its last clicks, the last one first, each
-item named by a number as it comes, so that ``a b b`` and ``x y y`` are one shape, 0 0 1. Of all training examples with
-the same shape some went on to the item with number 0, some to number 1, and so on, and the rest to an item that has no
-number. These odds of an item are evidence beside the model's score (:mod:`srgnn.blend`); whose weight is fitted.
+item labelled by a number as it comes, so that ``a b b`` and ``x y y`` are one shape, 0 0 1. Of all training examples
+with the same shape some went on to the item with label 0, some to label 1, and so on, and the rest to an item that has
+none. These odds of an item are evidence beside the model's score (:mod:`srgnn.blend`), whose weight is fitted.
 
 Shapes are a tree: one click more, one level deeper. A shape is kept where it was met often enough, and its odds start
 from those of the shape with one click less, as in text compression (PPM; Cleary and Witten 1984).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,39 +26,50 @@ MET = 20
 PRIOR = 8.0
 """Examples that the shape with one click less counts as."""
 NEW_SHARE = 0.1
-"""Of the chance of items without a number: what the next one to get a number starts from."""
+"""Of the chance of items without a label: what the next one to get a label starts from."""
 
 NO_HABITS = Habits(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.float32))
 """All items are rare."""
 
 
+class _Level(NamedTuple):
+    """S shapes of as many clicks."""
+
+    first: int
+    """Number of the first of them in the tree."""
+    older: npt.NDArray[np.int32]
+    """[S, D + 1], as in Habits."""
+    chances: FloatArray
+    """[S, D + 1]: of each label, then of all items without one."""
+    labels: IntArray
+    """[S]: how many there are."""
+
+
 def learn(items: IntArray, lengths: IntArray, targets: IntArray) -> Habits:
     """From B non-empty sequences laid end to end, ``items`` [C] and ``lengths`` [B], and what came next [B]."""
     ways, outcomes = loops.paths(items, lengths, targets, DEPTH)
-    shape, going_on = np.zeros(len(lengths), np.int64), np.arange(len(lengths))
-    older = [np.zeros((1, DEPTH + 1), np.int32)]
-    chances, numbered = [_counted(shape, outcomes, 1)], [np.zeros(1, np.int64)]
-    chances[0][:] = np.eye(DEPTH + 1)[DEPTH]  # nothing has a number yet
-    first, after = 0, 1  # shapes of the level above
-    for level in range(DEPTH + 1):
-        going_on = going_on[ways[going_on, level] >= 0]
-        edges = shape[going_on] * (DEPTH + 1) + ways[going_on, level]
-        edge, which, times = np.unique(edges, return_inverse=True, return_counts=True)
-        kept = times >= MET
-        going_on, which = going_on[kept[which]], (np.cumsum(kept) - 1)[which[kept[which]]]
-        above, label = np.divmod(edge[kept], DEPTH + 1)
-        if not len(above):
+    levels = [_level(0, np.eye(DEPTH + 1)[DEPTH:], np.zeros(1, np.int64))]  # nothing clicked, so nothing has a label
+    examples, shape = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)  # shape: its place in the last level
+    while len(levels) <= DEPTH + 1:
+        step = ways[examples, len(levels) - 1]
+        edges, place = _often(np.where(step < 0, -1, shape * (DEPTH + 1) + step))
+        if not len(edges):
             break
-        older[-1][above - first, label] = after + np.arange(len(above))
-        older.append(np.zeros((len(above), DEPTH + 1), np.int32))
-        shape[going_on] = after + which
-        found = _counted(which, outcomes[going_on], len(above))
-        known = numbered[-1][above - first]
-        fresh = (label == known) & (label < DEPTH)
-        numbered.append(known + fresh)
-        chances.append(_smoothed(chances[-1][above - first], np.where(fresh, label, DEPTH), found, numbered[-1]))
-        first, after = after, after + len(above)
-    return Habits(np.concatenate(older), _odds(np.concatenate(chances), np.concatenate(numbered)))
+        examples, shape = examples[place >= 0], place[place >= 0]
+        levels.append(_next_level(levels[-1], edges, _counted(shape, outcomes[examples], len(edges))))
+    older, odds = (np.concatenate(parts) for parts in zip(*((each.older, _odds(each)) for each in levels), strict=True))
+    return Habits(older, odds)
+
+
+def _level(first: int, chances: FloatArray, labels: IntArray) -> _Level:
+    return _Level(first, np.zeros(chances.shape, np.int32), chances, labels)
+
+
+def _often(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """The distinct keys from 0 on that are met often enough, rising; where each key stands among them, -1: nowhere."""
+    key, which, times = np.unique(keys, return_inverse=True, return_counts=True)
+    kept = (times >= MET) & (key >= 0)
+    return key[kept], np.where(kept, np.cumsum(kept) - 1, -1)[which]
 
 
 def _counted(shape: IntArray, outcomes: IntArray, shapes: int) -> FloatArray:
@@ -65,29 +78,34 @@ def _counted(shape: IntArray, outcomes: IntArray, shapes: int) -> FloatArray:
     return found.reshape(shapes, DEPTH + 1).astype(np.float64)
 
 
-def _smoothed(before: FloatArray, fresh: IntArray, found: FloatArray, numbered: IntArray) -> FloatArray:
-    """Chances of each outcome [S, D + 1]: those of the shape above, ``before`` the item with number ``fresh`` (D: none)
-    had it, and what was ``found`` among the ``numbered``."""
-    chances, new = before.copy(), NEW_SHARE * before[:, DEPTH]
-    each = np.flatnonzero(fresh < DEPTH)
-    chances[each, fresh[each]] = new[each]
-    chances[each, DEPTH] -= new[each]
-    told = np.where(_has_number(numbered), found, 0.0)
+def _next_level(above: _Level, edges: IntArray, found: FloatArray) -> _Level:
+    """Shapes with one click more, entered in the level above: ``edges`` [S] are a place in it times D + 1 and the
+    label of that click, ``found`` [S, D + 1] what came next."""
+    place, label = np.divmod(edges, DEPTH + 1)
+    first = above.first + len(above.labels)
+    above.older[place, label] = first + np.arange(len(edges))
+    chances, labels = above.chances[place], above.labels[place]
+    fresh = np.flatnonzero((label == labels) & (label < DEPTH))
+    labels[fresh] += 1
+    new = NEW_SHARE * chances[fresh, DEPTH]
+    chances[fresh, label[fresh]] = new
+    chances[fresh, DEPTH] -= new
+    told = np.where(_labelled(labels), found, 0.0)
     told[:, DEPTH] += found.sum(1) - told.sum(1)
-    smoothed: FloatArray = (told + PRIOR * chances) / (found.sum(1, keepdims=True) + PRIOR)
-    return smoothed
+    return _level(first, (told + PRIOR * chances) / (found.sum(1, keepdims=True) + PRIOR), labels)
 
 
-def _has_number(numbered: IntArray) -> npt.NDArray[np.bool_]:
-    """[S, D + 1]; of items without one nothing is True."""
-    return np.arange(DEPTH + 1) < np.minimum(numbered, DEPTH)[:, None]
+def _labelled(labels: IntArray) -> npt.NDArray[np.bool_]:
+    """[S, D + 1]: whether a shape with so many ``labels`` [S] has this one."""
+    return np.arange(DEPTH + 1) < labels[:, None]
 
 
-def _odds(chances: FloatArray, numbered: IntArray) -> npt.NDArray[np.float32]:
+def _odds(level: _Level) -> npt.NDArray[np.float32]:
     """[S, D]."""
-    with np.errstate(divide="ignore"):  # of items without a number, which are rare
+    chances = level.chances
+    with np.errstate(divide="ignore"):  # without a label there is no chance, and none is asked for
         odds = np.log(chances[:, :DEPTH] / chances[:, DEPTH:])
-    return np.where(_has_number(numbered)[:, :DEPTH], odds, RARE).astype(np.float32)
+    return np.where(_labelled(level.labels)[:, :DEPTH], odds, RARE).astype(np.float32)
 
 
 def fits(habits: Habits) -> bool:

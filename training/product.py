@@ -23,7 +23,7 @@ from .examples import Examples
 from .loss import compute_dtype
 from .run import Run
 
-HABIT_EXAMPLES = 5_000_000
+HABIT_EXAMPLES = 1_000_000
 """That habits are learnt from, at most."""
 
 
