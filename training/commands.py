@@ -125,7 +125,7 @@ def _alone(models: Mapping[str, Recommender], loaded: Sequence[Artifact]) -> dic
 def _with_less(artifact: Artifact) -> dict[str, Used]:
     """What may be left of the evidence in an artifact, by the words that tables have for it."""
     there = {HABITS, NEIGHBOURS} & set(artifact.manifest["files"])
-    less: dict[str, Used] = {"without neighbours": "habits"} if len(there) == 2 else {}
+    less: dict[str, Used] = {"+ habits": "habits"} if len(there) == 2 else {}
     return less | ({"alone": "nothing"} if there else {})
 
 

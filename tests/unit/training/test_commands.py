@@ -189,12 +189,12 @@ def test_the_model_alone_stands_beside_the_whole_and_is_no_step_of_the_ladder(
     _, found = run(commands.evaluate, blended_artifact, "--corpus", corpus.path, "--alone", "--report", page)
     assert " alone<" in (page / "index.html").read_text()
     _, plain = run(commands.evaluate, tiny_artifact, "--corpus", corpus.path)
-    assert list(found["models"]) == ["sr-gnn without neighbours", "sr-gnn alone"]
+    assert list(found["models"]) == ["sr-gnn + habits", "sr-gnn alone"]
     figures = [each["mrr@20"] for each in (found, *found["models"].values())]
     assert figures[2] == plain["mrr@20"]
     assert len(set(figures)) == 3
     assert found["comparison"]["against"] == "sr-gnn"
-    assert list(found["comparison"]["models"]) == ["sr-gnn without neighbours", "sr-gnn alone"]
+    assert list(found["comparison"]["models"]) == ["sr-gnn + habits", "sr-gnn alone"]
     assert "ladder" not in found
 
 
