@@ -75,10 +75,7 @@ def main(artifact: Path, items: int, output: Path, corpus: Path | None, historie
     path = publish(output, grown.manifest(), grown.write)
     if corpus and histories:
         write_histories(histories, Corpus.open(corpus), grown.ids, sources, random)
-    near = {
-        name: nearest(matrix, seed)
-        for name, matrix in (("real", model_of(old.scorer).catalogue.matrix), ("grown", grown.matrix))
-    }
+    near = {name: nearest(matrix, seed) for name, matrix in (("real", real), ("grown", grown.matrix))}
     for name, quantiles in near.items():
         click.echo(f"cosine to the nearest neighbour, {name:5}: {quantiles}")
     click.echo(json.dumps({"artifact": str(path), "items": items, "nearest_cosine": near}))

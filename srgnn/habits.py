@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import loops
-from .loops import RARE, FloatArray, Habits
+from .loops import NEW_SHARE, RARE, FloatArray, Habits
 from .sequence import IntArray
 
 DEPTH = 10
@@ -25,8 +25,6 @@ MET = 20
 """Examples that a shape is kept for."""
 PRIOR = 8.0
 """Examples that the shape with one click less counts as."""
-NEW_SHARE = 0.1
-"""Of the chance of items without a label: what the next one to get a label starts from."""
 
 NO_HABITS = Habits(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.float32))
 """All items are rare."""

@@ -38,7 +38,9 @@ POWERS_OF_TWO = np.ldexp(1.0, np.arange(-60, 61))
 DISTANCES = 32
 """Clicks from one to another whose weights are computed ahead: more are rare."""
 
-RARE = np.log(0.1 / 0.9)
+NEW_SHARE = 0.1
+"""Of the chance of items without a label in a session's shape: what the next one to get a label starts from."""
+RARE = np.log(NEW_SHARE / (1 - NEW_SHARE))
 """Log odds of going back to an item that a session's shape does not tell apart from others clicked before it."""
 
 

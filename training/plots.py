@@ -139,7 +139,7 @@ def whiskers(
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=x)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     if log:
         _logarithmic(axes, left, right)
     else:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import loops
-from srgnn.habits import DEPTH, MET, NEW_SHARE, NO_HABITS, PRIOR, fits, learn
-from srgnn.loops import RARE, Habits, shape_of
+from srgnn.habits import DEPTH, MET, NO_HABITS, PRIOR, fits, learn
+from srgnn.loops import NEW_SHARE, RARE, Habits, shape_of
 from srgnn.sequence import SessionRules
 from tests.corpora import split_of
 from training.examples import Examples
