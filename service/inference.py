@@ -1,10 +1,11 @@
-"""Concurrent requests through the model together: one inference thread, a bounded queue, a deadline for each.
+"""Concurrent requests through the model together: one batch at a time, a bounded queue, a deadline for each.
 
 A batch is whatever queued while the previous one ran, so nobody waits for a batch to fill.
 
-A small batch runs on the event loop itself: in a thread, whatever it does between two compiled loops would wait for the
-event loop to let go of the interpreter, and the event loop for it. At 1,500 clicks/s p99 is 15 ms so, and was 288 ms
-(docs/log.md).
+It runs in the model's :class:`srgnn.engine.Engine`, beside the event loop. Where there is none (a very large catalogue,
+a baseline) or the batch is too much for it, a small one runs on the event loop itself and a larger one in a thread:
+there, whatever it does between two compiled loops waits for the event loop to let go of the interpreter, and the event
+loop for it (docs/log.md).
 """
 
 import asyncio
@@ -17,7 +18,10 @@ from itertools import islice
 from types import TracebackType
 from typing import Literal, NamedTuple
 
-from srgnn.recommender import Recommendation, Recommender
+from srgnn.catalogue import Top
+from srgnn.engine import Engine
+from srgnn.errors import EngineError
+from srgnn.recommender import Asked, Recommendation, Recommender
 from srgnn.threads import limit_threads
 
 logger = logging.getLogger(__name__)
@@ -173,12 +177,36 @@ class Batcher:
                 job.future.set_result(answers)
 
     async def _infer(self, recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
+        if recommender.engine:
+            histories, most, exclude = together(queries)
+            asked = recommender.ask(histories, most, exclude=exclude)
+            if recommender.engine.takes(asked.sequences, most, asked.exclude):
+                try:
+                    found = recommender.tell(asked, await self._through(recommender.engine, asked))
+                    return predictions(recommender, queries, found)
+                except EngineError:
+                    logger.exception("answers are found on the event loop from now on")
+                    recommender.engine = None
         if len(queries) * len(recommender.vocabulary) > INLINE_SCORES:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, infer, recommender, queries)
-        predictions = infer(recommender, queries)
+        made = infer(recommender, queries)
         await asyncio.sleep(0)  # the loop reads what arrived meanwhile
-        return predictions
+        return made
+
+    async def _through(self, engine: Engine, asked: Asked) -> Top | None:
+        """Ask and let others run meanwhile."""
+        if not asked.sequences:
+            return None
+        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+        engine.start(asked.sequences, asked.k, asked.exclude)
+        loop.add_reader(engine.fileno(), answered.set)
+        try:
+            await answered.wait()
+        finally:
+            loop.remove_reader(engine.fileno())
+            top = engine.finish()  # of one batch before the next, also where nobody waits for it any more
+        return top
 
 
 def _fail(job: _Job, reason: Reason) -> None:
@@ -188,12 +216,21 @@ def _fail(job: _Job, reason: Reason) -> None:
 
 def infer(recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
     """One batched call for queries that differ in everything; a shorter list is a prefix of a longer one."""
+    histories, most, exclude = together(queries)
+    return predictions(recommender, queries, recommender.recommend(histories, most, exclude=exclude))
+
+
+def together(queries: Sequence[Query]) -> tuple[list[Sequence[str]], int, list[frozenset[str]] | None]:
+    """What a recommender is asked for all of them: histories, k and exclusions."""
     excluded = [query.excluded for query in queries]
-    found = recommender.recommend(
-        [query.history for query in queries],
-        k=max(query.k for query in queries),
-        exclude=excluded if any(excluded) else None,
-    )
+    histories = [query.history for query in queries]
+    return histories, max(query.k for query in queries), excluded if any(excluded) else None
+
+
+def predictions(
+    recommender: Recommender, queries: Sequence[Query], found: Sequence[Recommendation]
+) -> list[Prediction]:
+    """The answer to each query, from what was ``found`` for all together."""
     return [
         Prediction(_first(best, query.k), recommender.explain(query.history) if query.explain else None, len(queries))
         for query, best in zip(queries, found, strict=True)

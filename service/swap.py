@@ -15,9 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from srgnn import artifact
 from srgnn.artifact import Artifact
-from srgnn.errors import ConfigError, SRGNNError
+from srgnn.engine import Engine
+from srgnn.errors import ConfigError, EngineError, SRGNNError
 from srgnn.recommender import Recommender
 from srgnn.threads import limit_threads
 
@@ -151,10 +154,24 @@ def load_warm(settings: Settings, path: Path) -> Artifact:
 
 
 def load(settings: Settings, path: Path) -> Artifact:
-    """A checked artifact that fits the settings. Raises ArtifactError or ConfigError."""
+    """A checked artifact that fits the settings, and whose engine runs. Raises ArtifactError or ConfigError."""
     loaded = artifact.load(path)
     check_keeps_enough(settings, loaded.recommender)
+    start_engine(loaded.recommender)
     return loaded
+
+
+def start_engine(recommender: Recommender) -> None:
+    """Where the model has one: it has answered once then, and the first request does not wait for it."""
+    engine = Engine.of(recommender.scorer)
+    if engine is None:
+        return
+    try:
+        engine.top_k([np.zeros(1, np.int64)], 1)
+    except EngineError:
+        logger.exception("answers are found on the event loop")
+    else:
+        recommender.engine = engine
 
 
 def check_keeps_enough(settings: Settings, recommender: Recommender) -> None:

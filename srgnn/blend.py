@@ -86,7 +86,7 @@ class BlendScorer:
         self.neighbours = neighbours
         self.weights = weights
         self.habits = habits
-        self._vector = np.array(astuple(weights))
+        self.vector = np.array(astuple(weights))
 
     @property
     def num_items(self) -> int:
@@ -117,7 +117,7 @@ class BlendScorer:
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
         flat: tuple[Any, ...] = (*memory.past, *memory[1:], *self.habits, items, lengths)
-        flat += (MOST_VOTED, SHARE_UNIT, self._vector)
+        flat += (MOST_VOTED, SHARE_UNIT, self.vector)
         return Pairs(*loops.bonuses(*flat))
 
 

@@ -87,7 +87,7 @@ class Catalogue:
         self._items = self.matrix.numpy()
         self._banned = np.flatnonzero(~self._servable)
         past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
-        self._unanswerable = np.concatenate([self._banned, past_the_last])  # rising
+        self.unanswerable = np.concatenate([self._banned, past_the_last])  # rising
 
     @cached_property
     def scan(self) -> Scan:
@@ -156,7 +156,7 @@ class Catalogue:
         for groups in self._blocks(len(vectors)):
             rough = self.scan.rough(query, groups)  # [b, G, GROUP]
             block = rough.numpy(), *self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype]
-            forbidden, exact = (self._unanswerable, *excluded), (self._items, vectors.numpy())
+            forbidden, exact = (self.unanswerable, *excluded), (self._items, vectors.numpy())
             flat: tuple[Any, ...] = (*block, *query.margins, *forbidden, *bonuses, *floors, *exact)
             rows, scores, _ = best_of_block(*flat)
             best.append(Best(rows, scores))

@@ -5,6 +5,7 @@ SRGNNError
 ├── DataError          a click log, a prepared corpus or a result cannot be used
 ├── ArtifactError      an artifact is damaged, incomplete or of another version
 ├── InputError         a value in a request is out of bounds (k, item id, history)
+├── EngineError        the thread that finds a service's answers is gone; another way gives the same ones
 └── StoreUnavailable   the session store did not answer in time
     └── StoreMisconfigured   it answered, but not to us: a wrong password, or no Redis at all
 
@@ -30,6 +31,10 @@ class ArtifactError(SRGNNError):
 
 class InputError(SRGNNError):
     """A value in a request is out of bounds."""
+
+
+class EngineError(SRGNNError):
+    """The thread that finds a service's answers is gone."""
 
 
 class StoreUnavailable(SRGNNError):

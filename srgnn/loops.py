@@ -16,10 +16,16 @@ that means.
 Shape letters: b sessions, G groups of GROUP rows in a block, M pairs of a session and a row.
 """
 
+import platform
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
 
 from .compiled import compiled, fused
 from .session_index import IndexArray, SessionIndex
@@ -27,6 +33,7 @@ from .session_index import IndexArray, SessionIndex
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Items = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
 Rough = npt.NDArray[Any]
 """int32 or float32: unscaled scores, the type's lowest number where there is no answer."""
 
@@ -42,6 +49,22 @@ NEW_SHARE = 0.1
 """Of the chance of items without a label in a session's shape: what the next one to get a label starts from."""
 RARE = np.log(NEW_SHARE / (1 - NEW_SHARE))
 """Log odds of going back to an item that a session's shape does not tell apart from others clicked before it."""
+
+LANES = 16
+"""Numbers multiplied at once without VNNI, and the narrowest vectors that :func:`multiply` takes."""
+BYTES = 64
+"""Numbers multiplied at once with it."""
+ROWS = 4
+"""Items at once: one alone waits for each addition. What is multiplied comes in multiples of it."""
+LOWEST = np.iinfo(np.int32).min
+"""Marks an item that may not be answered among rough scores of whole numbers."""
+NATIVE = "srgnn_multiply_natively"
+X86 = ("x86_64", "AMD64")
+INSTRUCTIONS = '"target-features"="+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni"'
+"""What this one function is compiled for, whatever processor the rest is for."""
+_INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_PRODUCTS, _SUMS = (ir.VectorType(_INT32, lanes) for lanes in (LANES, LANES // 2))
+_CHUNK, _WORDS, _FOUR = ir.VectorType(_INT8, BYTES), ir.VectorType(_INT32, BYTES // 4), ir.VectorType(_INT32, ROWS)
 
 
 # The best of many: a heap.
@@ -661,22 +684,8 @@ def bonuses(
     first arguments are a :class:`Memory` and :class:`Habits`, field by field."""
     past = SessionIndex(session_starts, clicked, clicked_at, item_starts, sessions, sessions_at)
     memory = Memory(past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay)
-    habits = Habits(older, odds)
-    room = len(items) + most_voted * len(lengths)
-    found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
-    start = found = 0
-    for session in range(len(lengths)):
-        rows, features = evidence(memory, habits, items[start : start + lengths[session]], most_voted, share_unit)
-        for i in range(len(rows)):
-            found_sessions[found], found_rows[found] = session, rows[i]
-            for j in range(len(weights)):
-                scores[found] += weights[j] * features[i, j]
-            found += 1
-        start += lengths[session]
-    return found_sessions[:found], found_rows[:found], scores[:found]
-
-
-# From rough scores to the best k (srgnn/catalogue.py).
+    pairs = weighed(memory, Habits(older, odds), items, lengths, most_voted, share_unit, weights)
+    return pairs.sessions, pairs.rows, pairs.bonuses
 
 
 class Pairs(NamedTuple):
@@ -688,6 +697,228 @@ class Pairs(NamedTuple):
     """[M]."""
     bonuses: FloatArray
     """[M]: what the session adds to the item's score."""
+
+
+@compiled
+def weighed(
+    memory: Memory,
+    habits: Habits,
+    items: IntArray,
+    lengths: IntArray,
+    most_voted: int,
+    share_unit: float,
+    weights: FloatArray,
+) -> Pairs:
+    """The same, of whole tuples."""
+    room = len(items) + most_voted * len(lengths)
+    found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
+    start = found = 0
+    for session in range(len(lengths)):
+        rows, features = evidence(memory, habits, items[start : start + lengths[session]], most_voted, share_unit)
+        for i in range(len(rows)):
+            found_sessions[found], found_rows[found] = session, rows[i]
+            for j in range(len(weights)):
+                scores[found] += weights[j] * features[i, j]
+            found += 1
+        start += lengths[session]
+    return Pairs(found_sessions[:found], found_rows[:found], scores[:found])
+
+
+# Products of int8 vectors, exact in int32 (srgnn/scan.py).
+
+
+@compiled
+def multiply(codes: Codes, items: Codes, out: npt.NDArray[np.int32], native: bool) -> None:
+    """``out`` [b, R] = codes [b, d] @ items [R, d].T; d at least LANES, R a multiple of ROWS, items C-contiguous.
+
+    ``native``: by the instruction for it, VNNI, which the processor must have. A few rows at a time, for all sessions:
+    they stay in the cache.
+    """
+    if native and items.shape[1] >= BYTES:
+        multiply_natively(items, in_chunks(codes, BYTES, np.int8(0)), offsets(codes), out)
+        return
+    words, block = in_chunks(codes, LANES, np.int16(0)), 8 * ROWS
+    for start in range(0, len(items), block):
+        for session in range(len(codes)):
+            for row in range(start, min(start + block, len(items)), ROWS):
+                made = products_of_rows(items, row, words, session)
+                for i in range(ROWS):
+                    out[session, row + i] = made[i]
+
+
+@compiled
+def in_chunks(codes: Codes, lanes: int, zero: Any) -> Any:
+    """[b, d] -> [b, lanes * chunks] of the type of ``zero``: the last chunk is for the *last* numbers of an item, with
+    zeros for those that a chunk before it has multiplied already; so no chunk is a part of one."""
+    b, d = codes.shape
+    chunks = (d + lanes - 1) // lanes
+    before = lanes * (chunks - 1)
+    laid_out = np.full((b, lanes * chunks), zero)
+    for session in range(b):
+        for j in range(d):
+            laid_out[session, j if j < before else lanes * chunks - d + j] = codes[session, j]
+    return laid_out
+
+
+@compiled
+def offsets(codes: Codes) -> npt.NDArray[np.int32]:
+    """What products are too large by where every item is 128 more than it is: [b]."""
+    total = np.zeros(len(codes), np.int32)
+    for session in range(len(codes)):
+        for code in codes[session]:
+            total[session] += np.int32(code) * np.int32(128)
+    return total
+
+
+def generate_products(typing: Any, items: Any, first: Any, codes: Any, session: Any) -> Any:
+    """Of ROWS items [R, d], from ``first`` on, and one session's ``codes`` [b, LANES * chunks]: that many int32.
+
+    Processors without VNNI have an instruction that multiplies int16 in pairs and adds each pair up in int32
+    (``pmaddwd`` since MMX). LLVM finds it in this loop, written for it as vectors; numba's own loops over numbers
+    become vectors of half the width with a scalar rest, and take twice as long.
+    """
+    if not items.layout == codes.layout == "C":
+        raise TypingError("rows must follow one another in memory")
+
+    def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        items_array, codes_array = (
+            context.make_array(type_)(context, build, value)
+            for type_, value in ((items, arguments[0]), (codes, arguments[2]))
+        )
+        d, width = (build.extract_value(array.shape, 1) for array in (items_array, codes_array))
+        rows = [
+            build.gep(items_array.data, [build.mul(build.add(arguments[1], _INT64(row)), d)]) for row in range(ROWS)
+        ]
+        session_codes = build.gep(codes_array.data, [build.mul(arguments[3], width)])
+
+        def add_chunk(sums: list[Any], item_at: Any, code_at: Any) -> list[Any]:
+            code = load_wide(build, session_codes, code_at, _INT16)
+            products = [build.mul(load_wide(build, row, item_at, _INT8), code) for row in rows]
+            return [build.add(total, in_pairs(build, each)) for total, each in zip(sums, products, strict=True)]
+
+        slots = [cgutils.alloca_once_value(build, ir.Constant(_SUMS, None)) for _ in rows]
+        last = build.sub(width, _INT64(LANES))
+        with cgutils.for_range_slice(build, _INT64(0), last, _INT64(LANES), inc=True) as (at, _):
+            for slot, total in zip(slots, add_chunk([build.load(slot) for slot in slots], at, at), strict=True):
+                build.store(total, slot)
+        sums = add_chunk([build.load(slot) for slot in slots], build.sub(d, _INT64(LANES)), last)
+        add_up = cgutils.get_or_insert_function(
+            build.module, ir.FunctionType(_INT32, [_SUMS]), f"llvm.vector.reduce.add.v{LANES // 2}i32"
+        )
+        return context.make_tuple(build, signature.return_type, [build.call(add_up, [each]) for each in sums])
+
+    return types.UniTuple(types.int32, ROWS)(items, first, codes, session), generate
+
+
+products_of_rows: Any = intrinsic(generate_products)
+
+
+def load_wide(build: ir.IRBuilder, pointer: Any, at: Any, of: ir.IntType) -> Any:
+    """LANES numbers from ``at`` on, as int32: LLVM sees how small they are, and multiplies them as int16."""
+    vector = build.bitcast(build.gep(pointer, [at]), ir.VectorType(of, LANES).as_pointer())
+    return build.sext(build.load(vector, align=of.width // 8), _PRODUCTS)
+
+
+def in_pairs(build: ir.IRBuilder, products: Any) -> Any:
+    """Each even one and its odd neighbour added up."""
+    even, odd = (
+        build.shuffle_vector(products, ir.Constant(_PRODUCTS, ir.Undefined), ir.Constant(_SUMS, list(lanes)))
+        for lanes in (range(0, LANES, 2), range(1, LANES, 2))
+    )
+    return build.add(even, odd)
+
+
+def generate_native(typing: Any, items: Any, codes: Any, too_much: Any, out: Any) -> Any:
+    """All products of items [R, d] and ``codes`` [b, BYTES * chunks], less ``too_much`` [b]: to ``out`` [b, R]."""
+    if not items.layout == codes.layout == too_much.layout == out.layout == "C":
+        raise TypingError("rows must follow one another in memory")
+
+    def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        arrays = [
+            context.make_array(kind)(context, build, value)
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        (rows, d), (sessions, width) = (cgutils.unpack_tuple(build, arrays[i].shape) for i in (0, 1))
+        if platform.machine() in X86:  # no other compiler knows the instruction, and nobody asks for it there
+            build.call(native_function(build.module), [*(each.data for each in arrays), rows, d, sessions, width])
+        return context.get_dummy_value()
+
+    return types.none(items, codes, too_much, out), generate
+
+
+multiply_natively: Any = intrinsic(generate_native)
+
+
+def native_function(module: ir.Module) -> ir.Function:
+    """What :func:`generate_native` calls: pointers to its arrays, R, d, b and the width of codes.
+
+    VPDPBUSD takes one side as 0 to 255, so 128 is added to each item and taken off the sum again.
+    """
+    if NATIVE in module.globals:
+        return module.globals[NATIVE]
+    pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[_INT64] * 4]), NATIVE)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    set.add(function.attributes, INSTRUCTIONS)  # llvmlite knows no attributes that have a value
+    items, codes, too_much, out, rows, d, sessions, width = function.args
+    build = ir.IRBuilder(function.append_basic_block())
+    last, flip = build.sub(d, _INT64(BYTES)), ir.Constant(_CHUNK, [-128] * BYTES)
+    nothing = ir.Constant(_FOUR, ir.Undefined)
+    add_products = cgutils.get_or_insert_function(
+        module, ir.FunctionType(_WORDS, [_WORDS] * 3), "llvm.x86.avx512.vpdpbusd.512"
+    )
+    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * 16)) for _ in range(ROWS)]
+
+    def chunk(pointer: Any, at: Any) -> Any:
+        return build.load(build.bitcast(build.gep(pointer, [at]), _CHUNK.as_pointer()), align=1)
+
+    with (
+        cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _),
+        cgutils.for_range(build, sessions) as session,
+    ):
+        of_session = build.gep(codes, [build.mul(session.index, width)])
+        of_rows = [build.gep(items, [build.mul(build.add(row, _INT64(i)), d)]) for i in range(ROWS)]
+        for slot in slots:
+            build.store(ir.Constant(_WORDS, [0] * 16), slot)
+        with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
+            numbers = build.bitcast(chunk(of_session, start), _WORDS)
+            at = build.select(build.icmp_signed("<", start, last), start, last)
+            for slot, item in zip(slots, of_rows, strict=True):
+                raised = build.bitcast(build.xor(chunk(item, at), flip), _WORDS)
+                build.store(build.call(add_products, [build.load(slot), raised, numbers]), slot)
+        sums = four_sums(build, [build.load(slot) for slot in slots])
+        surplus = build.insert_element(nothing, build.load(build.gep(too_much, [session.index])), _INT32(0))
+        sums = build.sub(sums, build.shuffle_vector(surplus, nothing, ir.Constant(_FOUR, [0] * ROWS)))
+        place = build.gep(out, [build.add(build.mul(session.index, rows), row)])
+        build.store(sums, build.bitcast(place, _FOUR.as_pointer()), align=4)
+    build.ret_void()
+    return function
+
+
+def four_sums(build: ir.IRBuilder, vectors: list[Any]) -> Any:
+    """Of four vectors, the sum of the 16 numbers of each: together, with half the shuffles of one after the other."""
+
+    def of_each_four(one: Any, other: Any, low: list[int], high: list[int]) -> Any:
+        halves = [
+            build.shuffle_vector(
+                one, other, ir.Constant(_WORDS, [at + four for four in range(0, 16, 4) for at in half])
+            )
+            for half in (low, high)
+        ]
+        return build.add(*halves)
+
+    pairs = [of_each_four(one, other, [0, 16, 1, 17], [2, 18, 3, 19]) for one, other in (vectors[:2], vectors[2:])]
+    fours = of_each_four(pairs[0], pairs[1], [0, 1, 16, 17], [2, 3, 18, 19])
+    undefined = ir.Constant(_WORDS, ir.Undefined)
+    parts = [
+        build.shuffle_vector(fours, undefined, ir.Constant(_FOUR, list(range(first, first + 4))))
+        for first in (0, 4, 8, 12)
+    ]
+    return build.add(build.add(parts[0], parts[1]), build.add(parts[2], parts[3]))
+
+
+# From rough scores to the best k (srgnn/catalogue.py).
 
 
 class Groups(NamedTuple):
@@ -963,3 +1194,87 @@ def dot(item: Items, vector: FloatArray) -> float:
     for j in range(len(vector) - len(vector) % 4, len(vector)):
         a += item[j] * vector[j]
     return (a + b) + (c + e)
+
+
+# From clicks to the best k, in a thread that needs no interpreter (srgnn/engine.py).
+
+
+class Plan(NamedTuple):
+    """All that an answer depends on besides the question: a model, and what is beside it."""
+
+    encoder: Encoder
+    memory: Memory
+    habits: Habits
+    weights: FloatArray
+    """[6], as of :func:`bonuses`."""
+    blended: bool
+    """Whether there is anything beside the model."""
+    most_voted: int
+    share_unit: float
+    items: Items
+    """[V, d]."""
+    codes: Codes
+    """[G * GROUP, d]: the items in int8."""
+    groups: Groups
+    roundings: float
+    unanswerable: IntArray
+    native: bool
+    """As of :func:`multiply`."""
+
+
+class Box(NamedTuple):
+    """A question and its answer, in memory that both sides see."""
+
+    sizes: IntArray
+    """b sequences, their clicks, k and the number of excluded items; b < 0 after a failure."""
+    clicked: IntArray
+    """[room for clicks]: the sequences end to end."""
+    lengths: IntArray
+    """[room for sequences]."""
+    excluded_sessions: IntArray
+    """[room for exclusions], rising."""
+    excluded_rows: IntArray
+    rows: IntArray
+    """[room for sequences, room for k]: the answer."""
+    scores: FloatArray
+    rough: npt.NDArray[np.int32]
+    """[room for sequences * G * GROUP], for the time being."""
+
+
+_pipe: Any = types.int64(types.int32, types.voidptr, types.int64)
+_read: Any = types.ExternalFunction("read", _pipe)
+_write: Any = types.ExternalFunction("write", _pipe)
+
+
+@compiled
+def attend(plan: Plan, box: Box, questions: int, answers: int) -> None:
+    """Answer what is in the ``box`` whenever a byte can be read from the pipe ``questions``, and write one to
+    ``answers``; until the pipe is closed. Every signal must be blocked: they interrupt what waits."""
+    byte = np.zeros(1, np.uint8)
+    while _read(questions, byte.ctypes, 1) == 1:
+        answer(plan, box)
+        _write(answers, byte.ctypes, 1)
+
+
+@compiled
+def answer(plan: Plan, box: Box) -> None:
+    """What srgnn.scorer and srgnn.blend do one after the other, for a batch that is one block."""
+    b, clicks, k, left_out = box.sizes[0], box.sizes[1], box.sizes[2], box.sizes[3]
+    clicked, lengths, e, groups = box.clicked[:clicks], box.lengths[:b], plan.encoder, plan.groups
+    vectors, _ = encode(
+        plan.items, clicked, lengths, e.means, e.hidden, e.bias, e.hidden_bias, e.positions, e.last, e.click,
+        e.attention_bias, e.query, e.merge, e.merge_bias, e.steps, e.length,
+    )  # fmt: skip
+    extra = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    if plan.blended:
+        extra = weighed(plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights)
+    codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
+    rough = box.rough[: b * len(plan.codes)].reshape(b, len(plan.codes))
+    multiply(codes, plan.codes, rough, plan.native)
+    rows, scores, _ = best_of_block(
+        rough.reshape(b, len(groups.scales), len(plan.codes) // len(groups.scales)), groups.scales, groups.longest,
+        groups.residual, 0, LOWEST, on_longest, on_residual, units, plan.unanswerable,
+        box.excluded_sessions[:left_out], box.excluded_rows[:left_out], np.zeros(left_out), extra.sessions, extra.rows,
+        extra.bonuses, np.empty((b, k)), np.zeros((b, k), np.int64), np.zeros(b, np.int64), plan.items, vectors,
+    )  # fmt: skip
+    box.rows[:b, :k], box.scores[:b, :k] = rows, scores

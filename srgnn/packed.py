@@ -58,7 +58,7 @@ class PackedEncoder:
         of_means = [_mapped(into, _part(conv, "linear_in")), _mapped(out_of, _part(conv, "linear_out"))]
         biases = into @ _array(conv["bias_in"]) + out_of @ _array(conv["bias_out"])
         none = np.empty((0, config.hidden_size))
-        self._weights = Encoder(
+        self.weights = Encoder(
             means=np.concatenate(of_means),
             hidden=_transposed(conv["cell.weight_hh"]),
             bias=biases + _array(conv["cell.bias_ih"]),
@@ -76,7 +76,7 @@ class PackedEncoder:
 
     def __call__(self, items: Items, sequences: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """``items``: the embeddings, float32 [V, d]. Raises ValueError on an empty sequence or on none at all."""
-        flat: tuple[Any, ...] = (items, *laid_end_to_end(sequences), *self._weights)
+        flat: tuple[Any, ...] = (items, *laid_end_to_end(sequences), *self.weights)
         return encode(*flat)
 
 

@@ -1,5 +1,5 @@
-"""``python -m srgnn.precompile`` compiles the loops of :mod:`srgnn.loops` and :mod:`srgnn.int8` before they are needed,
-where what is compiled is kept.
+"""``python -m srgnn.precompile`` compiles the loops of :mod:`srgnn.loops` before they are needed, where what is
+compiled is kept.
 
 For an image: a container that compiles at its start is ready 10 to 60 s later. Compiled for another processor, or by
 another version of numba, they are compiled again; so name processors by NUMBA_CPU_NAME, with NUMBA_CPU_FEATURES empty,
@@ -9,8 +9,9 @@ as the Dockerfile does.
 import numpy as np
 
 from .blend import BlendScorer, BlendWeights
+from .engine import Engine
 from .habits import learn
-from .int8 import LANES
+from .loops import LANES
 from .model import SRGNN, SRGNNConfig
 from .neighbours import Neighbours
 from .scan import CompiledInt8Scan, Float32Scan, Int8Scan, quantise
@@ -32,6 +33,9 @@ def main() -> None:
     for scan in (Float32Scan(matrix), Int8Scan(matrix, quantised), CompiledInt8Scan(matrix, quantised)):
         scorer.catalogue.scan = scan
         blended.top_k(sequences, 1)
+    engine = Engine.of(blended)
+    assert engine
+    engine.top_k(sequences, 1)
     blended.ranks(sequences, np.array([2]))
 
 

@@ -1,7 +1,7 @@
 """Histories of raw item ids in, next items out: what evaluation, batch jobs and the service all call."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from .fallback import Fallback
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray, SessionRules, encode, window
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 _NOTHING: IntArray = np.empty(0, np.int64)
 
@@ -25,6 +28,20 @@ class Recommendation(NamedTuple):
     scores: list[float]
     source: Source
     """What answered: the model, or without usable history or time the transitions or popularity of training."""
+
+
+class Asked(NamedTuple):
+    """Histories on their way through a model."""
+
+    k: int
+    sequences: list[IntArray]
+    """Of those histories that hold a known item: what the model sees."""
+    exclude: list[IntArray] | None
+    """Rows that may not be answered, for each of these; None: there are none."""
+    places: list[int]
+    """Where each of these stands among all histories."""
+    banned: list[IntArray]
+    """Rows that may not be answered, for each history."""
 
 
 class Recommender:
@@ -43,6 +60,8 @@ class Recommender:
         self.scorer = scorer
         self.fallback = fallback
         self.version = version
+        self.engine: Engine | None = None
+        """The same answers from a thread of its own, where a service has started one."""
 
     def sequence(self, history: Sequence[str]) -> IntArray:
         """What the model sees of a history: catalogue rows, int64 [<= max_length]."""
@@ -62,17 +81,32 @@ class Recommender:
         appear in answer i; ``exclude_seen`` adds the history itself. Equal scores are ordered by catalogue row, and
         the answer does not depend on what else is in the batch. Raises InputError on a bad ``k``.
         """
+        asked = self.ask(histories, k, exclude=exclude, exclude_seen=exclude_seen)
+        return self.tell(asked, self.recommend_rows(asked.sequences, k, asked.exclude) if asked.sequences else None)
+
+    def ask(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        *,
+        exclude: Sequence[Collection[str]] | None = None,
+        exclude_seen: bool = False,
+    ) -> Asked:
+        """The first half of :meth:`recommend`: what the model is to be asked."""
         self._check_k(k)
         banned = self._banned(histories, exclude, exclude_seen)
         sequences = [self.sequence(history) for history in histories]
-        known = [i for i, sequence in enumerate(sequences) if len(sequence)]
+        places = [i for i, sequence in enumerate(sequences) if len(sequence)]
+        excluded = [banned[i] for i in places] if exclude is not None or exclude_seen else None
+        return Asked(k, [sequences[i] for i in places], excluded, places, banned)
+
+    def tell(self, asked: Asked, top: Top | None) -> list[Recommendation]:
+        """The second half: the answer to each history, from the ``top`` of those that the model was asked for."""
         answers: dict[int, Recommendation] = {}
-        if known:
-            excluded = [banned[i] for i in known] if exclude is not None or exclude_seen else None
-            top = self.recommend_rows([sequences[i] for i in known], k, excluded)
-            for i, rows, scores in zip(known, top.rows.tolist(), top.scores.tolist(), strict=True):
+        if top is not None:
+            for i, rows, scores in zip(asked.places, top.rows.tolist(), top.scores.tolist(), strict=True):
                 answers[i] = self._answer(rows, scores, "model")
-        return [answers.get(i) or self._without_model(k, banned[i]) for i in range(len(histories))]
+        return [answers.get(i) or self._without_model(asked.k, banned) for i, banned in enumerate(asked.banned)]
 
     def recommend_rows(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """The same for encoded, windowed, non-empty sequences, in catalogue rows."""

@@ -2,7 +2,7 @@
 
 Ways to the same answer, one of them chosen when a model is loaded: int8, which reads a quarter of the memory of float32
 and is several times as fast (``benchmarks/catalogue.py``), by torch where the processor multiplies int8 natively (VNNI)
-and by :mod:`srgnn.int8` elsewhere; and float32 where there is no int8 form of the items.
+and by a loop of ours elsewhere; and float32 where there is no int8 form of the items.
 
 The bound is kept for groups of neighbouring rows, each with its own scale: one item of unusual length then loosens
 the bound of its own group only. Shape letters: G groups, of the whole catalogue or of the part asked for.
@@ -17,8 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .int8 import LANES, multiply
-from .loops import Groups, Margins, rounded
+from .loops import LANES, Groups, Margins, multiply, rounded
 
 GROUP = 32
 """Rows a group; fixed by the artifact's format."""
@@ -155,21 +154,24 @@ class Int8Scan:
     """
 
     name: ScanName = "int8"
+    native = True
+    """Whether the processor multiplies int8."""
+    roundings = FLOAT64_ROUNDINGS
 
     def __init__(self, matrix: Tensor, quantised: Quantised) -> None:
-        self._items = quantised.items
+        self.items = quantised.items
         residual = _longest(part - again for part, again, _ in quantised.parts(matrix))
-        self._groups = Groups(quantised.scales.double().numpy(), _longest(_grouped(matrix)), residual)
+        self.bounds = Groups(quantised.scales.double().numpy(), _longest(_grouped(matrix)), residual)
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
-        codes, *margins = rounded(vectors.numpy(), FLOAT64_ROUNDINGS)
+        codes, *margins = rounded(vectors.numpy(), self.roundings)
         return Query(torch.from_numpy(codes), Margins(*margins))
 
     def rough(self, query: Query, groups: slice) -> Tensor:
         """See :class:`Scan`."""
         scores = _scratch(len(query.vectors), groups, torch.int32)
-        self._multiply(query.vectors, self._items[groups.start * GROUP : groups.stop * GROUP], scores)
+        self._multiply(query.vectors, self.items[groups.start * GROUP : groups.stop * GROUP], scores)
         return scores.view(len(scores), -1, GROUP)
 
     def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
@@ -177,16 +179,17 @@ class Int8Scan:
 
     def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
-        return _part(self._groups, groups)
+        return _part(self.bounds, groups)
 
 
 class CompiledInt8Scan(Int8Scan):
-    """The same products by :mod:`srgnn.int8`: for processors without VNNI."""
+    """The same products by :func:`srgnn.loops.multiply`: for processors without VNNI."""
 
     name: ScanName = "int8-compiled"
+    native = False
 
     def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
-        multiply(codes.numpy(), items.numpy(), out.numpy())
+        multiply(codes.numpy(), items.numpy(), out.numpy(), self.native)
 
 
 class _Memory(threading.local):

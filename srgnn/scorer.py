@@ -49,6 +49,7 @@ class SRGNNScorer:
         self.encoder = encoder
         self._packed = PackedEncoder(encoder, config)
         self.catalogue = catalogue
+        self.weights = self._packed.weights
         self._items = catalogue.matrix.numpy()
 
     @classmethod

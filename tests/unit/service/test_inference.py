@@ -1,14 +1,20 @@
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from service import inference
 from service.inference import Batcher, NotInferred, Prediction, Query, infer
+from srgnn import artifact
+from srgnn.engine import Engine
+from srgnn.errors import EngineError
 from srgnn.recommender import Recommendation, Recommender
 
 
@@ -18,6 +24,7 @@ class Recorded:
     def __init__(self, inner: Recommender, failing: bool = False) -> None:
         self.inner = inner
         self.vocabulary = inner.vocabulary
+        self.engine = None
         self.failing = failing
         self.batches: list[list[Sequence[str]]] = []
         self.threads: set[str] = set()
@@ -135,6 +142,86 @@ async def test_the_event_loop_goes_on_between_batches_that_run_on_it(
         await asyncio.gather(*(batcher.predict([Query(["100"], 3)], deadline_seconds=30) for _ in range(20)))
         task.cancel()
     assert turns >= 20
+
+
+@pytest.fixture
+def with_engine(tiny_artifact: Path) -> Recommender:
+    recommender = artifact.load(tiny_artifact).recommender
+    recommender.engine = Engine.of(recommender.scorer)
+    assert recommender.engine
+    return recommender
+
+
+async def test_answers_of_an_engine_are_those_of_the_model(
+    with_engine: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [*mixed_queries(with_engine.vocabulary.ids, 200), Query([], 3), Query(["unknown"], 3)]
+    expected = [alone(with_engine, query) for query in queries]
+    monkeypatch.setattr(Recommender, "recommend", None)  # nothing goes the other way
+    sizes: list[int] = []
+    async with Batcher(queue_size=1000, max_batch=64, observe_batch=sizes.append) as batcher:
+        answers = await asyncio.gather(
+            *(batcher.predict(with_engine, [query], deadline_seconds=30) for query in queries)
+        )
+    assert max(sizes) > 1
+    for query, wanted, [prediction] in zip(queries, expected, answers, strict=True):
+        assert prediction.recommendation == wanted
+        assert prediction.attention == (with_engine.explain(query.history) if query.explain else None)
+
+
+async def test_the_event_loop_goes_on_while_an_engine_works(
+    with_engine: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = with_engine.engine
+    assert engine
+    waiting, written = os.pipe()  # in place of the engine's own
+    monkeypatch.setattr(engine, "fileno", lambda: waiting)
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        task = asyncio.create_task(batcher.predict(with_engine, [Query(["100"], 3)], deadline_seconds=30))
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        os.write(written, b"!")
+        assert (await task)[0].recommendation == alone(with_engine, Query(["100"], 3))
+    os.close(waiting)
+    os.close(written)
+
+
+async def test_what_is_too_much_for_an_engine_goes_the_other_way(with_engine: Recommender) -> None:
+    queries = mixed_queries(with_engine.vocabulary.ids, 300)
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        answers = await batcher.predict(with_engine, queries, deadline_seconds=30)
+    assert [answer.recommendation.item_ids for answer in answers] == [
+        alone(with_engine, query).item_ids for query in queries
+    ]
+    assert with_engine.engine
+
+
+async def test_without_its_engine_a_model_still_answers(
+    with_engine: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = with_engine.engine
+    assert engine
+    with pytest.raises(EngineError):
+        engine.top_k([np.array([10**6])], 1)
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        for _ in range(2):
+            [prediction] = await batcher.predict(with_engine, [Query(["100"], 3)], deadline_seconds=30)
+            assert prediction.recommendation == alone(with_engine, Query(["100"], 3))
+    assert with_engine.engine is None
+    assert caplog.text.count("answers are found on the event loop from now on") == 1
+
+
+async def test_a_stop_waits_for_the_batch_that_an_engine_works_on(with_engine: Recommender) -> None:
+    """Or its answer would be taken for that of the next batch, another service's with the same model."""
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        task = asyncio.create_task(batcher.predict(with_engine, [Query(["100"], 3)], deadline_seconds=30))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.wait([task], timeout=0.1)
+    task.cancel()
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        [prediction] = await batcher.predict(with_engine, [Query(["101"], 3)], deadline_seconds=30)
+    assert prediction.recommendation == alone(with_engine, Query(["101"], 3))
 
 
 async def test_many_histories_of_one_request_come_back_in_order(tiny_recommender: Recommender) -> None:

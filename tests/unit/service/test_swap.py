@@ -20,7 +20,9 @@ from service import inference, swap
 from service.app import create_app
 from service.settings import Settings, load_settings
 from srgnn import artifact
-from srgnn.recommender import Recommender
+from srgnn.catalogue import Top
+from srgnn.engine import Engine
+from srgnn.recommender import Asked, Recommender
 from tests.artifacts import damage, folder_with_two, name_latest, save_model
 from tests.conftest import ClientOf
 
@@ -243,16 +245,15 @@ async def test_a_request_under_way_ends_with_the_model_it_began_with(
 ) -> None:
     """It wants more items than the new model has."""
     tiny, other = both
-    may_answer, asked, before = threading.Event(), threading.Event(), inference.infer
+    may_answer, asked, before = asyncio.Event(), asyncio.Event(), inference.Batcher._through
 
-    def infer(recommender: Recommender, queries: list[inference.Query]) -> list[inference.Prediction]:
-        if recommender.version == tiny:
+    async def through(self: inference.Batcher, engine: Engine, question: Asked) -> Top | None:
+        if question.k == 40:
             asked.set()
-            assert may_answer.wait(30)
-        return before(recommender, queries)
+            await may_answer.wait()
+        return await before(self, engine, question)
 
-    monkeypatch.setattr(inference, "infer", infer)
-    monkeypatch.setattr(inference, "INLINE_SCORES", 0)
+    monkeypatch.setattr(inference.Batcher, "_through", through)
     running, queued = (asyncio.create_task(click(client, "115", k=40)) for _ in range(2))
     await until(asked.is_set)
     await asyncio.sleep(0.05)

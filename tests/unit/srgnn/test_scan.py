@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import scan as module
-from srgnn.int8 import LANES
+from srgnn.loops import LANES
 from srgnn.scan import (
     GROUP,
     CompiledInt8Scan,
