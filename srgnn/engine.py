@@ -21,7 +21,7 @@ from .blend import MOST_VOTED, SHARE_UNIT, BlendScorer, model_of
 from .catalogue import SCORES_AT_ONCE, Top
 from .errors import EngineError
 from .habits import NO_HABITS
-from .loops import Box, Plan, attend
+from .loops import Box, Plan, attend, surplus_of
 from .neighbours import Neighbours
 from .scan import Int8Scan
 from .scorer import Scorer, SRGNNScorer
@@ -117,6 +117,7 @@ def plan_of(scorer: Scorer) -> Plan | None:
     if catalogue.index is not None or not isinstance(catalogue.scan, Int8Scan):
         return None
     neighbours = blend.neighbours if blend else Neighbours.nobody(catalogue.num_items)
+    codes = catalogue.scan.items.numpy()
     return Plan(
         encoder=model.weights,
         memory=neighbours.memory,
@@ -126,11 +127,11 @@ def plan_of(scorer: Scorer) -> Plan | None:
         most_voted=MOST_VOTED,
         share_unit=SHARE_UNIT,
         items=catalogue.matrix.numpy(),
-        codes=catalogue.scan.items.numpy(),
+        codes=codes,
         groups=catalogue.scan.bounds,
         roundings=catalogue.scan.roundings,
         unanswerable=catalogue.unanswerable,
-        native=catalogue.scan.native,
+        surplus=surplus_of(codes) if catalogue.scan.native else np.empty(0, np.int32),
     )
 
 

@@ -64,7 +64,7 @@ INSTRUCTIONS = '"target-features"="+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx51
 """What this one function is compiled for, whatever processor the rest is for."""
 _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _PRODUCTS, _SUMS = (ir.VectorType(_INT32, lanes) for lanes in (LANES, LANES // 2))
-_CHUNK, _WORDS, _FOUR = ir.VectorType(_INT8, BYTES), ir.VectorType(_INT32, BYTES // 4), ir.VectorType(_INT32, ROWS)
+_WORDS, _FOUR = ir.VectorType(_INT32, BYTES // 4), ir.VectorType(_INT32, ROWS)
 
 
 # The best of many: a heap.
@@ -728,14 +728,18 @@ def weighed(
 
 
 @compiled
-def multiply(codes: Codes, items: Codes, out: npt.NDArray[np.int32], native: bool) -> None:
+def multiply(codes: Codes, items: Codes, surplus: npt.NDArray[np.int32], out: npt.NDArray[np.int32]) -> None:
     """``out`` [b, R] = codes [b, d] @ items [R, d].T; d at least LANES, R a multiple of ROWS, items C-contiguous.
 
-    ``native``: by the instruction for it, VNNI, which the processor must have. A few rows at a time, for all sessions:
-    they stay in the cache.
+    With their :func:`surplus_of` [R] by the instruction for it, VNNI, which the processor must have; without, [0]. A
+    few rows at a time, for all sessions: they stay in the cache.
     """
-    if native and items.shape[1] >= BYTES:
-        multiply_natively(items, in_chunks(codes, BYTES, np.int8(0)), offsets(codes), out)
+    if len(surplus) and items.shape[1] >= BYTES:
+        raised = in_chunks(codes, BYTES, np.int8(0))
+        for session in range(len(raised)):
+            for i in range(raised.shape[1]):
+                raised[session, i] ^= np.int8(-128)
+        multiply_natively(items, raised, surplus, out)
         return
     words, block = in_chunks(codes, LANES, np.int16(0)), 8 * ROWS
     for start in range(0, len(items), block):
@@ -761,13 +765,21 @@ def in_chunks(codes: Codes, lanes: int, zero: Any) -> Any:
 
 
 @compiled
-def offsets(codes: Codes) -> npt.NDArray[np.int32]:
-    """What products are too large by where every item is 128 more than it is: [b]."""
-    total = np.zeros(len(codes), np.int32)
-    for session in range(len(codes)):
-        for code in codes[session]:
-            total[session] += np.int32(code) * np.int32(128)
-    return total
+def surplus_of(items: Codes) -> npt.NDArray[np.int32]:
+    """What products with items [R, d] are too large by where all codes are 128 more than they are, those that
+    :func:`in_chunks` adds included: [R]."""
+    rows, d = items.shape
+    twice = BYTES * ((d + BYTES - 1) // BYTES) - d  # numbers that are in the last two chunks both
+    last = max(d - BYTES, 0)
+    surplus = np.zeros(rows, np.int32)
+    for row in range(rows):
+        total = 0
+        for i in range(d):
+            total += items[row, i]
+        for i in range(last, last + twice):
+            total += items[row, i]
+        surplus[row] = 128 * total
+    return surplus
 
 
 def generate_products(typing: Any, items: Any, first: Any, codes: Any, session: Any) -> Any:
@@ -828,9 +840,9 @@ def in_pairs(build: ir.IRBuilder, products: Any) -> Any:
     return build.add(even, odd)
 
 
-def generate_native(typing: Any, items: Any, codes: Any, too_much: Any, out: Any) -> Any:
-    """All products of items [R, d] and ``codes`` [b, BYTES * chunks], less ``too_much`` [b]: to ``out`` [b, R]."""
-    if not items.layout == codes.layout == too_much.layout == out.layout == "C":
+def generate_native(typing: Any, items: Any, codes: Any, surplus: Any, out: Any) -> Any:
+    """All products of items [R, d] and ``codes`` [b, BYTES * chunks], 0 to 255, less ``surplus`` [R]: to [b, R]."""
+    if not items.layout == codes.layout == surplus.layout == out.layout == "C":
         raise TypingError("rows must follow one another in memory")
 
     def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -843,17 +855,14 @@ def generate_native(typing: Any, items: Any, codes: Any, too_much: Any, out: Any
             build.call(native_function(build.module), [*(each.data for each in arrays), rows, d, sessions, width])
         return context.get_dummy_value()
 
-    return types.none(items, codes, too_much, out), generate
+    return types.none(items, codes, surplus, out), generate
 
 
 multiply_natively: Any = intrinsic(generate_native)
 
 
 def native_function(module: ir.Module) -> ir.Function:
-    """What :func:`generate_native` calls: pointers to its arrays, R, d, b and the width of codes.
-
-    VPDPBUSD takes one side as 0 to 255, so 128 is added to each item and taken off the sum again.
-    """
+    """What :func:`generate_native` calls: pointers to its arrays, R, d, b and the width of codes."""
     if NATIVE in module.globals:
         return module.globals[NATIVE]
     pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
@@ -861,17 +870,16 @@ def native_function(module: ir.Module) -> ir.Function:
     function.linkage = "internal"
     function.attributes.add("noinline")
     set.add(function.attributes, INSTRUCTIONS)  # llvmlite knows no attributes that have a value
-    items, codes, too_much, out, rows, d, sessions, width = function.args
+    items, codes, surplus, out, rows, d, sessions, width = function.args
     build = ir.IRBuilder(function.append_basic_block())
-    last, flip = build.sub(d, _INT64(BYTES)), ir.Constant(_CHUNK, [-128] * BYTES)
-    nothing = ir.Constant(_FOUR, ir.Undefined)
+    last = build.sub(d, _INT64(BYTES))
     add_products = cgutils.get_or_insert_function(
         module, ir.FunctionType(_WORDS, [_WORDS] * 3), "llvm.x86.avx512.vpdpbusd.512"
     )
     slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * 16)) for _ in range(ROWS)]
 
-    def chunk(pointer: Any, at: Any) -> Any:
-        return build.load(build.bitcast(build.gep(pointer, [at]), _CHUNK.as_pointer()), align=1)
+    def load(pointer: Any, at: Any, kind: ir.VectorType) -> Any:
+        return build.load(build.bitcast(build.gep(pointer, [at]), kind.as_pointer()), align=1)
 
     with (
         cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _),
@@ -882,14 +890,11 @@ def native_function(module: ir.Module) -> ir.Function:
         for slot in slots:
             build.store(ir.Constant(_WORDS, [0] * 16), slot)
         with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
-            numbers = build.bitcast(chunk(of_session, start), _WORDS)
+            numbers = load(of_session, start, _WORDS)
             at = build.select(build.icmp_signed("<", start, last), start, last)
             for slot, item in zip(slots, of_rows, strict=True):
-                raised = build.bitcast(build.xor(chunk(item, at), flip), _WORDS)
-                build.store(build.call(add_products, [build.load(slot), raised, numbers]), slot)
-        sums = four_sums(build, [build.load(slot) for slot in slots])
-        surplus = build.insert_element(nothing, build.load(build.gep(too_much, [session.index])), _INT32(0))
-        sums = build.sub(sums, build.shuffle_vector(surplus, nothing, ir.Constant(_FOUR, [0] * ROWS)))
+                build.store(build.call(add_products, [build.load(slot), numbers, load(item, at, _WORDS)]), slot)
+        sums = build.sub(four_sums(build, [build.load(slot) for slot in slots]), load(surplus, row, _FOUR))
         place = build.gep(out, [build.add(build.mul(session.index, rows), row)])
         build.store(sums, build.bitcast(place, _FOUR.as_pointer()), align=4)
     build.ret_void()
@@ -1218,8 +1223,8 @@ class Plan(NamedTuple):
     groups: Groups
     roundings: float
     unanswerable: IntArray
-    native: bool
-    """As of :func:`multiply`."""
+    surplus: npt.NDArray[np.int32]
+    """[G * GROUP], or [0], as of :func:`multiply`."""
 
 
 class Box(NamedTuple):
@@ -1270,7 +1275,7 @@ def answer(plan: Plan, box: Box) -> None:
         extra = weighed(plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights)
     codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
     rough = box.rough[: b * len(plan.codes)].reshape(b, len(plan.codes))
-    multiply(codes, plan.codes, rough, plan.native)
+    multiply(codes, plan.codes, plan.surplus, rough)
     rows, scores, _ = best_of_block(
         rough.reshape(b, len(groups.scales), len(plan.codes) // len(groups.scales)), groups.scales, groups.longest,
         groups.residual, 0, LOWEST, on_longest, on_residual, units, plan.unanswerable,

@@ -29,6 +29,9 @@ ROUNDING = 2.0**-24
 FLOAT64_ROUNDINGS = 2.0**-40
 """More than all of float64 in a score of up to 4,096 products, in these bounds and in the exact score they are for."""
 
+NO_SURPLUS = np.empty(0, np.int32)
+"""Not by VNNI."""
+
 FloatArray = npt.NDArray[np.float64]
 ScanName = Literal["int8", "int8-compiled", "float32"]
 
@@ -189,7 +192,7 @@ class CompiledInt8Scan(Int8Scan):
     native = False
 
     def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
-        multiply(codes.numpy(), items.numpy(), out.numpy(), self.native)
+        multiply(codes.numpy(), items.numpy(), NO_SURPLUS, out.numpy())
 
 
 class _Memory(threading.local):

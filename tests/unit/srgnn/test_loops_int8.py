@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
-from srgnn.loops import BYTES, LANES, ROWS, multiply
+from srgnn.loops import BYTES, LANES, ROWS, multiply, surplus_of
 from srgnn.scan import int8_is_native
 
 every_way = pytest.mark.parametrize("native", [False, True] if int8_is_native() else [False])
@@ -12,7 +12,7 @@ every_way = pytest.mark.parametrize("native", [False, True] if int8_is_native() 
 
 def multiplied(codes, items, native):
     out = np.full((len(codes), len(items)), -1, np.int32)
-    multiply(codes, items, out, native)
+    multiply(codes, items, surplus_of(items) if native else np.empty(0, np.int32), out)
     return out
 
 
