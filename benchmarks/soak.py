@@ -26,7 +26,7 @@ from srgnn import directory
 from srgnn.errors import SRGNNError
 from srgnn.vocabulary import Vocabulary
 from tests.redis_server import RedisServer
-from tests.tcp_proxy import FAULTS, HEALTHY, Proxy
+from tests.tcp_proxy import FAULTS, HEALTHY, ProxyProcess
 
 from .faults import Figures, measure
 from .load import report, servers
@@ -99,7 +99,7 @@ def _system(artifact: Path, workers: int, faults: Sequence[str]) -> Iterator[Sys
     with (
         tempfile.TemporaryDirectory(prefix="srgnn-soak-") as folder,
         RedisServer(Path(folder), "everysec") as redis,
-        Proxy(redis.port) as proxy,
+        ProxyProcess(redis.port) as proxy,
     ):
         command = servers.service_command("artifact", artifact, Path(), workers)
         with servers.running_service(command, f"redis://127.0.0.1:{proxy.port}/0") as service:

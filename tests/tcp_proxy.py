@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+import multiprocessing
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Literal
 
 HOST = "127.0.0.1"
@@ -51,7 +54,26 @@ FAULTS = {
 """One of each kind. A click is some 200 bytes to Redis and some 100 back: a tenth of a second at that bandwidth."""
 
 
-class Proxy:
+class Switched(ABC):
+    """What has faults that switch on and off."""
+
+    port: int
+
+    @abstractmethod
+    def switch(self, fault: Fault) -> None:
+        """From the return on everything is as ``fault`` says."""
+
+    @contextmanager
+    def fault(self, fault: Fault) -> Iterator[None]:
+        """The fault for as long as the block takes."""
+        self.switch(fault)
+        try:
+            yield
+        finally:
+            self.switch(HEALTHY)
+
+
+class Proxy(Switched):
     """``with Proxy(redis.port) as proxy``: ``proxy.port`` leads there; ``with proxy.fault(...)`` it does so badly."""
 
     def __init__(self, to_port: int) -> None:
@@ -71,17 +93,8 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
-    @contextmanager
-    def fault(self, fault: Fault) -> Iterator[None]:
-        """The fault for as long as the block takes."""
-        self.switch(fault)
-        try:
-            yield
-        finally:
-            self.switch(HEALTHY)
-
     def switch(self, fault: Fault) -> None:
-        """From the return on everything is as ``fault`` says."""
+        """See :class:`Switched`."""
         asyncio.run_coroutine_threadsafe(self._switch(fault), self._loop).result()
 
     async def _run(self) -> None:
@@ -166,6 +179,38 @@ class Proxy:
                     raise ConnectionResetError
                 else:
                     await self._switched.wait()
+
+
+class ProxyProcess(Switched):
+    """The same in a process of its own: who measures what a fault costs must not be held up by the proxy's work."""
+
+    def __init__(self, to_port: int) -> None:
+        self.port = 0
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, other = spawn.Pipe()
+        self._process = spawn.Process(target=_obey, args=(to_port, other), daemon=True)
+
+    def __enter__(self) -> "ProxyProcess":
+        self._process.start()
+        self.port = self._pipe.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+    def switch(self, fault: Fault) -> None:
+        """See :class:`Switched`."""
+        self._pipe.send(fault)
+        self._pipe.recv()
+
+
+def _obey(to_port: int, pipe: Connection) -> None:
+    with Proxy(to_port) as proxy:
+        pipe.send(proxy.port)
+        while fault := pipe.recv():
+            proxy.switch(fault)
+            pipe.send(proxy.port)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

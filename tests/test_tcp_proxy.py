@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tcp_proxy import HOST, Fault, Proxy
+from tests.tcp_proxy import HOST, Fault, Proxy, ProxyProcess, Switched
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -24,17 +24,17 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
+@pytest.fixture(params=[Proxy, ProxyProcess])
+def proxy(request: pytest.FixtureRequest) -> Iterator[Switched]:
     """In front of a server that answers with what it is sent."""
     with Server((HOST, 0), Echo) as server:
         threading.Thread(target=server.serve_forever, args=[0.01]).start()
-        with Proxy(server.server_address[1]) as proxy:
+        with request.param(server.server_address[1]) as proxy:
             yield proxy
         server.shutdown()
 
 
-def connect(proxy: Proxy) -> socket.socket:
+def connect(proxy: Switched) -> socket.socket:
     connection = socket.create_connection((HOST, proxy.port), timeout=30)
     connection.sendall(b"hello")
     assert receive(connection, 5) == b"hello"
@@ -59,7 +59,7 @@ def is_silent(connection: socket.socket, seconds: float = 0.2) -> bool:
     return False
 
 
-def test_without_a_fault_everything_passes_and_ends(proxy: Proxy) -> None:
+def test_without_a_fault_everything_passes_and_ends(proxy: Switched) -> None:
     with connect(proxy) as connection:
         sent = bytes(range(256)) * 4000
         threading.Thread(target=connection.sendall, args=[sent]).start()
@@ -68,7 +68,7 @@ def test_without_a_fault_everything_passes_and_ends(proxy: Proxy) -> None:
         assert connection.recv(1) == b""
 
 
-def test_latency_adds_up_over_both_ways_and_not_over_pieces(proxy: Proxy) -> None:
+def test_latency_adds_up_over_both_ways_and_not_over_pieces(proxy: Switched) -> None:
     with connect(proxy) as connection, proxy.fault(Fault(request_seconds=0.2, reply_seconds=0.1)):
         started = time.monotonic()
         for piece in (b"a", b"b", b"c", b"d"):
@@ -79,7 +79,7 @@ def test_latency_adds_up_over_both_ways_and_not_over_pieces(proxy: Proxy) -> Non
 
 
 @pytest.mark.parametrize("fault", [Fault(request_bytes=0), Fault(reply_bytes=0)], ids=["requests", "replies"])
-def test_what_was_held_back_in_silence_comes_when_it_ends(proxy: Proxy, fault: Fault) -> None:
+def test_what_was_held_back_in_silence_comes_when_it_ends(proxy: Switched, fault: Fault) -> None:
     with connect(proxy) as connection:
         with proxy.fault(fault):
             connection.sendall(b"held")
@@ -110,7 +110,7 @@ def test_requests_in_silence_do_not_arrive_and_those_of_lost_replies_do() -> Non
 
 
 @pytest.mark.parametrize("connections", ["reset", "refused"])
-def test_open_connections_are_reset_and_new_ones_get_nowhere(proxy: Proxy, connections: str) -> None:
+def test_open_connections_are_reset_and_new_ones_get_nowhere(proxy: Switched, connections: str) -> None:
     with connect(proxy) as connection, connect(proxy) as another:
         with proxy.fault(Fault(connections=connections)):  # type: ignore[arg-type]
             for each in (connection, another):
@@ -125,7 +125,7 @@ def test_open_connections_are_reset_and_new_ones_get_nowhere(proxy: Proxy, conne
 
 
 @pytest.mark.parametrize("then", ["silence", "reset"])
-def test_a_reply_is_cut_in_the_middle(proxy: Proxy, then: str) -> None:
+def test_a_reply_is_cut_in_the_middle(proxy: Switched, then: str) -> None:
     with connect(proxy) as connection:
         with proxy.fault(Fault(reply_bytes=3, then=then)):  # type: ignore[arg-type]
             connection.sendall(b"abcdef")
@@ -138,7 +138,7 @@ def test_a_reply_is_cut_in_the_middle(proxy: Proxy, then: str) -> None:
         assert receive(connection, 3) == b"def"
 
 
-def test_a_reply_comes_byte_by_byte(proxy: Proxy) -> None:
+def test_a_reply_comes_byte_by_byte(proxy: Switched) -> None:
     with connect(proxy) as connection, proxy.fault(Fault(piece_bytes=1, bytes_per_second=100)):
         connection.sendall(b"abcdefghij")
         first = connection.recv(100)
@@ -146,7 +146,7 @@ def test_a_reply_comes_byte_by_byte(proxy: Proxy) -> None:
         assert first + receive(connection, 10 - len(first)) == b"abcdefghij"
 
 
-def test_bandwidth_is_bounded(proxy: Proxy) -> None:
+def test_bandwidth_is_bounded(proxy: Switched) -> None:
     with connect(proxy) as connection, proxy.fault(Fault(piece_bytes=100, bytes_per_second=1000)):
         started = time.monotonic()
         connection.sendall(b"x" * 500)
