@@ -37,9 +37,10 @@ from srgnn.catalogue import Catalogue
 from srgnn.directory import publish
 from srgnn.errors import InputError, SRGNNError
 from srgnn.fallback import Fallback
+from srgnn.loops import GROUP
 from srgnn.progress import progress
 from srgnn.recommender import Recommender
-from srgnn.scan import GROUP, Quantised, num_groups, quantise
+from srgnn.scan import Quantised, num_groups, quantise
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import IntArray
 from srgnn.vocabulary import Vocabulary

@@ -41,11 +41,11 @@ from .directory import HABITS, INDEX, NEIGHBOURS, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .habits import fits
-from .loops import Habits
+from .loops import GROUP, Habits
 from .neighbours import Neighbours, Weights
 from .packed import State, encoder_shapes
 from .recommender import Recommender
-from .scan import GROUP, Quantised, num_groups, quantise
+from .scan import Quantised, num_groups, quantise
 from .scorer import Scorer, SRGNNScorer
 from .sequence import SessionRules
 from .session_index import SessionIndex

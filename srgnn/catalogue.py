@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import FloatArray, Floors, IntArray, Pairs, best_of_block, best_rows, counted, exact_scores
-from .scan import GROUP, Float32Scan, Quantised, Scan, choose_scan, num_groups
+from .loops import GROUP, FloatArray, Floors, IntArray, Pairs, best_of_block, best_rows, counted, exact_scores
+from .scan import Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 192
 """The more at once, the less a product costs each; twice as many would gain a little, for twice the memory."""
 SCORES_AT_ONCE = 1 << 23
 """Rough scores held at once, 32 MiB."""
-
-_LOWEST_OF: dict[torch.dtype, float] = {torch.int32: np.iinfo(np.int32).min, torch.float32: -np.inf}
-"""What marks an item that may not be answered among unscaled scores."""
 
 NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
@@ -86,13 +83,11 @@ class Catalogue:
         self._servable = self.servable.numpy()
         self._items = self.matrix.numpy()
         self._banned = np.flatnonzero(~self._servable)
-        past_the_last = np.arange(self.num_items, num_groups(self.num_items) * GROUP)
-        self.unanswerable = np.concatenate([self._banned, past_the_last])  # rising
 
     @cached_property
     def scan(self) -> Scan:
         """What the top k are searched in, without an index. Made on first use: it reads the whole catalogue."""
-        return choose_scan(self.matrix, self._quantised)
+        return choose_scan(self.matrix, self._quantised, self._banned)
 
     @cached_property
     def _float32(self) -> Float32Scan:
@@ -151,13 +146,13 @@ class Catalogue:
 
     def _scanned(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Best:
         """The best k of the whole catalogue, a block of it at a time."""
-        query, excluded, floors = self.scan.query(vectors), _left_out(left_out), Floors.empty(len(vectors), k)
-        best = []
+        scan, excluded, floors = self.scan, _left_out(left_out), Floors.empty(len(vectors), k)
+        query, best = scan.query(vectors), []
         for groups in self._blocks(len(vectors)):
-            rough = self.scan.rough(query, groups)  # [b, G, GROUP]
-            block = rough.numpy(), *self.scan.groups(groups), groups.start * GROUP, _LOWEST_OF[rough.dtype]
-            forbidden, exact = (self.unanswerable, *excluded), (self._items, vectors.numpy())
-            flat: tuple[Any, ...] = (*block, *query.margins, *forbidden, *bonuses, *floors, *exact)
+            block = scan.bests(query, groups), *scan.groups(groups), groups.start * GROUP, scan.low
+            exact = self._items, vectors.numpy()
+            flat: tuple[Any, ...] = (*block, *scan.searched, *query.asking, *query.margins)
+            flat += (*excluded, *bonuses, *floors, *exact)
             rows, scores, _ = best_of_block(*flat)
             best.append(Best(rows, scores))
         return best[0] if len(best) == 1 else _best_of(best, k)
@@ -175,12 +170,12 @@ class Catalogue:
 
     def _blocks(self, sessions: int) -> Iterator[slice]:
         """Groups to score at once for so many sessions."""
-        groups, size = num_groups(self.num_items), max(1, SCORES_AT_ONCE // (GROUP * sessions))
+        groups, size = num_groups(self.num_items), max(1, SCORES_AT_ONCE // (self.scan.at_once * sessions))
         return (slice(start, min(start + size, groups)) for start in range(0, groups, size))
 
     def _ranks_of_block(self, vectors: FloatArray, targets: IntArray, bonuses: Pairs) -> tuple[IntArray, IntArray]:
         query, everything = self._float32.query(torch.from_numpy(vectors)), slice(0, num_groups(self.num_items))
-        scores = self._float32.rough(query, everything).view(len(vectors), -1).numpy()  # [b, V and what is past it]
+        scores = self._float32.rough(query, everything)  # [b, V and what is past it]
         scores[:, self._banned] = -np.inf
         exact_own = exact_scores(self._items, targets, vectors, np.arange(len(vectors)))  # [b]
         sessions, rows, added = bonuses

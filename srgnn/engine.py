@@ -21,7 +21,7 @@ from .blend import MOST_VOTED, SHARE_UNIT, BlendScorer, model_of
 from .catalogue import SCORES_AT_ONCE, Top
 from .errors import EngineError
 from .habits import NO_HABITS
-from .loops import Box, Plan, attend, surplus_of
+from .loops import Box, Plan, attend
 from .neighbours import Neighbours
 from .scan import Int8Scan
 from .scorer import Scorer, SRGNNScorer
@@ -42,8 +42,7 @@ class Engine:
     """Takes one batch at a time: :meth:`start`, then :meth:`finish` once :meth:`fileno` can be read."""
 
     def __init__(self, plan: Plan) -> None:
-        rows = len(plan.codes)
-        self._most_sequences = min(MOST_SEQUENCES, SCORES_AT_ONCE // rows)
+        self._most_sequences = min(MOST_SEQUENCES, SCORES_AT_ONCE // len(plan.groups.scales))
         self._box = Box(
             sizes=np.zeros(4, np.int64),
             clicked=np.empty(MOST_CLICKS, np.int64),
@@ -52,7 +51,6 @@ class Engine:
             excluded_rows=np.empty(MOST_EXCLUDED, np.int64),
             rows=np.empty((self._most_sequences, MOST_ITEMS), np.int64),
             scores=np.empty((self._most_sequences, MOST_ITEMS)),
-            rough=np.empty(self._most_sequences * rows, np.int32),
         )
         (questions, self._questions), (self._answers, answers) = os.pipe(), os.pipe()
         thread = threading.Thread(
@@ -65,7 +63,7 @@ class Engine:
     def of(cls, scorer: Scorer) -> "Engine | None":
         """For a model whose catalogue is scanned in int8; None for any other."""
         plan = plan_of(scorer)
-        return cls(plan) if plan and len(plan.codes) <= SCORES_AT_ONCE else None
+        return cls(plan) if plan and len(plan.groups.scales) <= SCORES_AT_ONCE else None
 
     def takes(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None) -> bool:
         """Whether there is room for all of it."""
@@ -117,7 +115,6 @@ def plan_of(scorer: Scorer) -> Plan | None:
     if catalogue.index is not None or not isinstance(catalogue.scan, Int8Scan):
         return None
     neighbours = blend.neighbours if blend else Neighbours.nobody(catalogue.num_items)
-    codes = catalogue.scan.items.numpy()
     return Plan(
         encoder=model.weights,
         memory=neighbours.memory,
@@ -127,11 +124,11 @@ def plan_of(scorer: Scorer) -> Plan | None:
         most_voted=MOST_VOTED,
         share_unit=SHARE_UNIT,
         items=catalogue.matrix.numpy(),
-        codes=codes,
+        codes=catalogue.scan.searched.items,
         groups=catalogue.scan.bounds,
         roundings=catalogue.scan.roundings,
-        unanswerable=catalogue.unanswerable,
-        surplus=surplus_of(codes) if catalogue.scan.native else np.empty(0, np.int32),
+        offsets=catalogue.scan.searched.offsets,
+        native=catalogue.scan.native,
     )
 
 

@@ -17,6 +17,7 @@ Shape letters: b sessions, G groups of GROUP rows in a block, M pairs of a sessi
 """
 
 import platform
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .compiled import compiled, fused
 from .session_index import IndexArray, SessionIndex
@@ -34,8 +35,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Items = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
+Words = npt.NDArray[np.int16]
+Offsets = npt.NDArray[np.int32]
 Rough = npt.NDArray[Any]
-"""int32 or float32: unscaled scores, the type's lowest number where there is no answer."""
+"""int32 or float32: unscaled scores."""
 
 BONUS_ROUNDINGS = 2.0**-40
 """Relative error of adding a bonus in units of its session, with room to spare."""
@@ -50,18 +53,26 @@ NEW_SHARE = 0.1
 RARE = np.log(NEW_SHARE / (1 - NEW_SHARE))
 """Log odds of going back to an item that a session's shape does not tell apart from others clicked before it."""
 
+GROUP = 32
+"""Rows a group; fixed by the artifact's format."""
 LANES = 16
-"""Numbers multiplied at once without VNNI, and the narrowest vectors that :func:`multiply` takes."""
+"""Numbers multiplied at once without VNNI, and the narrowest vectors that are taken; sessions at once with it."""
 BYTES = 64
-"""Numbers multiplied at once with it."""
+"""Numbers multiplied at once with it, and the narrowest vectors for which it is used."""
 ROWS = 4
 """Items at once: one alone waits for each addition. What is multiplied comes in multiples of it."""
+ROWS_OF_MANY = 8
+"""The same where there are many sessions: as many as there are registers for."""
+MANY = 5
+"""Sessions from which on it is faster to take LANES of them at once."""
 LOWEST = np.iinfo(np.int32).min
-"""Marks an item that may not be answered among rough scores of whole numbers."""
-NATIVE = "srgnn_multiply_natively"
+NEVER = 1 << 30
+"""Taken off the score of an item that may not be answered: more than any product of vectors of int8."""
+LOW = -(1 << 29)
+"""No answer has so low a score of whole numbers."""
 X86 = ("x86_64", "AMD64")
 INSTRUCTIONS = '"target-features"="+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni"'
-"""What this one function is compiled for, whatever processor the rest is for."""
+"""What functions that use the instruction are compiled for, whatever processor the rest is for."""
 _INT8, _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _PRODUCTS, _SUMS = (ir.VectorType(_INT32, lanes) for lanes in (LANES, LANES // 2))
 _WORDS, _FOUR = ir.VectorType(_INT32, BYTES // 4), ir.VectorType(_INT32, ROWS)
@@ -727,59 +738,148 @@ def weighed(
 # Products of int8 vectors, exact in int32 (srgnn/scan.py).
 
 
-@compiled
-def multiply(codes: Codes, items: Codes, surplus: npt.NDArray[np.int32], out: npt.NDArray[np.int32]) -> None:
-    """``out`` [b, R] = codes [b, d] @ items [R, d].T; d at least LANES, R a multiple of ROWS, items C-contiguous.
+class Searched(NamedTuple):
+    """The catalogue, as rough scores are made of it."""
 
-    With their :func:`surplus_of` [R] by the instruction for it, VNNI, which the processor must have; without, [0]. A
-    few rows at a time, for all sessions: they stay in the cache.
-    """
-    if len(surplus) and items.shape[1] >= BYTES:
-        raised = in_chunks(codes, BYTES, np.int8(0))
-        for session in range(len(raised)):
-            for i in range(raised.shape[1]):
-                raised[session, i] ^= np.int8(-128)
-        multiply_natively(items, raised, surplus, out)
-        return
-    words, block = in_chunks(codes, LANES, np.int16(0)), 8 * ROWS
-    for start in range(0, len(items), block):
-        for session in range(len(codes)):
-            for row in range(start, min(start + block, len(items)), ROWS):
-                made = products_of_rows(items, row, words, session)
-                for i in range(ROWS):
-                    out[session, row + i] = made[i]
+    items: Any
+    """[R, d] in int8, R a multiple of GROUP; or [V, d] in float32."""
+    offsets: Offsets
+    """[R]: what is taken off the products of each row, as :func:`offsets_of` says."""
+
+
+class Asking(NamedTuple):
+    """b session vectors, laid out for products with items."""
+
+    raised: Codes
+    """[b, BYTES * chunks], for VNNI, which takes one side for numbers from 0 to 255: 128 more than the codes; else
+    [0, 0]."""
+    words: Any
+    """[b, LANES * chunks] in int16 without it, else [0, 0]; or [b, d] in float32."""
 
 
 @compiled
-def in_chunks(codes: Codes, lanes: int, zero: Any) -> Any:
-    """[b, d] -> [b, lanes * chunks] of the type of ``zero``: the last chunk is for the *last* numbers of an item, with
-    zeros for those that a chunk before it has multiplied already; so no chunk is a part of one."""
+def asking(codes: Codes, native: bool) -> tuple[Codes, Words]:
+    """The fields of :class:`Asking`, of codes [b, d]."""
+    if native:
+        return in_chunks(codes, BYTES, -128, np.int8(0)), np.empty((0, 0), np.int16)
+    return np.empty((0, 0), np.int8), in_chunks(codes, LANES, 0, np.int16(0))
+
+
+@compiled
+def in_chunks(codes: Codes, lanes: int, flipped: int, zero: Any) -> Any:
+    """[b, d] -> [b, lanes * chunks] of the type of ``zero``, each with its ``flipped`` bits flipped: the last chunk is
+    for the *last* numbers of an item, with zeros for those that a chunk before it has multiplied already; so no chunk
+    is a part of one."""
     b, d = codes.shape
     chunks = (d + lanes - 1) // lanes
-    before = lanes * (chunks - 1)
     laid_out = np.full((b, lanes * chunks), zero)
     for session in range(b):
         for j in range(d):
-            laid_out[session, j if j < before else lanes * chunks - d + j] = codes[session, j]
+            laid_out[session, place_in_chunks(j, d, lanes)] = codes[session, j] ^ flipped
     return laid_out
 
 
 @compiled
-def surplus_of(items: Codes) -> npt.NDArray[np.int32]:
-    """What products with items [R, d] are too large by where all codes are 128 more than they are, those that
-    :func:`in_chunks` adds included: [R]."""
+def place_in_chunks(j: int, d: int, lanes: int) -> int:
+    """Where :func:`in_chunks` puts number ``j`` of ``d``."""
+    chunks = (d + lanes - 1) // lanes
+    return j if j < lanes * (chunks - 1) else lanes * chunks - d + j
+
+
+@compiled
+def offsets_of(items: Codes, unanswerable: IntArray, native: bool) -> Offsets:
+    """What is to be taken off products with items [R, d]: what they are too large by where codes are raised, and NEVER
+    for what may not be answered: [R]."""
     rows, d = items.shape
-    twice = BYTES * ((d + BYTES - 1) // BYTES) - d  # numbers that are in the last two chunks both
-    last = max(d - BYTES, 0)
-    surplus = np.zeros(rows, np.int32)
-    for row in range(rows):
-        total = 0
-        for i in range(d):
-            total += items[row, i]
-        for i in range(last, last + twice):
-            total += items[row, i]
-        surplus[row] = 128 * total
-    return surplus
+    offsets = np.zeros(rows, np.int32)
+    if native:
+        for row in range(rows):
+            total = 0
+            for j in range(d):
+                total += items[row, j]
+            offsets[row] = 128 * total
+    for row in unanswerable:
+        offsets[row] += NEVER
+    return offsets
+
+
+def score_rows(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
+    """Rough scores of one session for rows from ``first`` on, as many as ``out`` [1, n] has room for; ``first`` and n
+    multiples of ROWS. Of the type of ``out``; LOW or less, or -inf, where the item may not be answered."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(score_rows)
+def _score_rows(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> Any:
+    def of_codes(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
+        items, offsets = searched.items[first : first + out.shape[1]], searched.offsets[first : first + out.shape[1]]
+        if len(asking.raised):
+            products_natively(items, asking.raised[session : session + 1], offsets, out)
+            return
+        for row in range(0, out.shape[1], ROWS):
+            made = products_of_rows(items, row, asking.words, session)
+            for i in range(ROWS):
+                out[0, row + i] = made[i] - offsets[row + i]
+
+    def of_floats(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
+        vector = asking.words[session]
+        for i in range(out.shape[1]):
+            answered = first + i < len(searched.items) and not searched.offsets[first + i]
+            out[0, i] = dot(searched.items[first + i], vector) if answered else -np.inf
+
+    return of_codes if searched.types[0].dtype == types.int8 else of_floats
+
+
+@compiled
+def best_of_groups(
+    items: Codes, offsets: Offsets, raised: Codes, words: Words, first_group: int, groups: int
+) -> npt.NDArray[np.int32]:
+    """The best rough score in each of some groups of :class:`Searched`, for :class:`Asking`: [b, groups].
+
+    Not all of its scores: there are so many that to write them down, and to read them again, would take longer than
+    to make those anew that matter.
+    """
+    rows = slice(first_group * GROUP, (first_group + groups) * GROUP)
+    if len(raised) >= MANY:
+        return best_of_groups_for_many(items[rows], offsets[rows], raised)
+    bests = np.empty((max(len(raised), len(words)), groups), np.int32)
+    if len(raised):
+        best_for_few_natively(items[rows], raised, offsets[rows], bests)
+        return bests
+    searched, asking, scores = Searched(items, offsets), Asking(raised, words), np.empty((1, GROUP), np.int32)
+    for g in range(groups):
+        for session in range(len(bests)):
+            score_rows(searched, asking, session, rows.start + g * GROUP, scores)
+            bests[session, g] = largest(scores[0])
+    return bests
+
+
+@compiled
+def best_of_groups_for_many(items: Codes, offsets: Offsets, raised: Codes) -> npt.NDArray[np.int32]:
+    """The same by VNNI, LANES sessions at a time: each item's numbers meet those of all of them at once."""
+    b, groups, d = len(raised), len(items) // GROUP, items.shape[1]
+    bests, of_some = np.empty((b, groups), np.int32), np.empty((groups, LANES), np.int32)
+    packed = np.zeros(((d + 3) // 4, LANES, 4), np.int8)  # four numbers of each session side by side
+    for start in range(0, b, LANES):
+        some = min(LANES, b - start)
+        for session in range(some):
+            for j in range(d):
+                at = place_in_chunks(j, d, 4)
+                packed[at // 4, session, at % 4] = raised[start + session, place_in_chunks(j, d, BYTES)]
+        best_for_many_natively(items, packed, offsets, of_some)
+        for session in range(some):
+            for g in range(groups):
+                bests[start + session, g] = of_some[g, session]
+    return bests
+
+
+@compiled
+def largest(scores: Any) -> Any:
+    """Of one group."""
+    found = scores[0]
+    for r in range(1, len(scores)):  # nothing else in this loop, or it is not compiled to vectors
+        found = max(found, scores[r])
+    return found
 
 
 def generate_products(typing: Any, items: Any, first: Any, codes: Any, session: Any) -> Any:
@@ -840,65 +940,163 @@ def in_pairs(build: ir.IRBuilder, products: Any) -> Any:
     return build.add(even, odd)
 
 
-def generate_native(typing: Any, items: Any, codes: Any, surplus: Any, out: Any) -> Any:
-    """All products of items [R, d] and ``codes`` [b, BYTES * chunks], 0 to 255, less ``surplus`` [R]: to [b, R]."""
-    if not items.layout == codes.layout == surplus.layout == out.layout == "C":
-        raise TypingError("rows must follow one another in memory")
+def calling(of: Callable[[ir.Module], ir.Function]) -> Any:
+    """An intrinsic that calls a function with pointers to four arrays and the shapes of the first two."""
 
-    def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        arrays = [
-            context.make_array(kind)(context, build, value)
-            for kind, value in zip(signature.args, arguments, strict=True)
-        ]
-        (rows, d), (sessions, width) = (cgutils.unpack_tuple(build, arrays[i].shape) for i in (0, 1))
-        if platform.machine() in X86:  # no other compiler knows the instruction, and nobody asks for it there
-            build.call(native_function(build.module), [*(each.data for each in arrays), rows, d, sessions, width])
-        return context.get_dummy_value()
+    def typed(typing: Any, items: Any, codes: Any, offsets: Any, out: Any) -> Any:
+        if not items.layout == codes.layout == offsets.layout == out.layout == "C":
+            raise TypingError("rows must follow one another in memory")
 
-    return types.none(items, codes, surplus, out), generate
+        def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            arrays = [
+                context.make_array(kind)(context, build, value)
+                for kind, value in zip(signature.args, arguments, strict=True)
+            ]
+            shapes = [size for i in (0, 1) for size in cgutils.unpack_tuple(build, arrays[i].shape)[:2]]
+            if platform.machine() in X86:  # no other compiler knows the instruction, and nobody asks for it there
+                build.call(of(build.module), [*(each.data for each in arrays), *shapes])
+            return context.get_dummy_value()
+
+        return types.none(items, codes, offsets, out), generate
+
+    return intrinsic(typed)
 
 
-multiply_natively: Any = intrinsic(generate_native)
-
-
-def native_function(module: ir.Module) -> ir.Function:
-    """What :func:`generate_native` calls: pointers to its arrays, R, d, b and the width of codes."""
-    if NATIVE in module.globals:
-        return module.globals[NATIVE]
+def native_function(module: ir.Module, name: str) -> tuple[ir.Function, bool]:
+    """With the arguments of :func:`calling`, and whether it is new and so without a body."""
+    if name in module.globals:
+        return module.globals[name], False
     pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[_INT64] * 4]), NATIVE)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[_INT64] * 4]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     set.add(function.attributes, INSTRUCTIONS)  # llvmlite knows no attributes that have a value
-    items, codes, surplus, out, rows, d, sessions, width = function.args
-    build = ir.IRBuilder(function.append_basic_block())
+    return function, True
+
+
+def load(build: ir.IRBuilder, pointer: Any, at: Any, kind: Any) -> Any:
+    """A number or a vector of them, wherever it lies."""
+    return build.load(build.bitcast(build.gep(pointer, [at]), kind.as_pointer()), align=1)
+
+
+def four_products(build: ir.IRBuilder, sums: Any, raised: Any, numbers: Any) -> Any:
+    """``sums`` [LANES], and to each the products of four numbers added."""
+    kind = ir.FunctionType(_WORDS, [_WORDS] * 3)
+    instruction = cgutils.get_or_insert_function(build.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+    return build.call(instruction, [sums, raised, numbers])
+
+
+def earlier(build: ir.IRBuilder, at: Any, last: Any) -> Any:
+    """Where a chunk of an item begins."""
+    return build.select(build.icmp_signed("<", at, last), at, last)
+
+
+def of_rows(build: ir.IRBuilder, items: Any, row: Any, d: Any, codes: Any, width: Any, slots: list[Any]) -> Any:
+    """Products of ROWS items with one session's ``codes`` [BYTES * chunks]: [ROWS]; ``slots`` for sums."""
     last = build.sub(d, _INT64(BYTES))
-    add_products = cgutils.get_or_insert_function(
-        module, ir.FunctionType(_WORDS, [_WORDS] * 3), "llvm.x86.avx512.vpdpbusd.512"
-    )
-    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * 16)) for _ in range(ROWS)]
+    rows = [build.gep(items, [build.mul(build.add(row, _INT64(i)), d)]) for i in range(ROWS)]
+    for slot in slots:
+        build.store(ir.Constant(_WORDS, [0] * LANES), slot)
+    with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
+        numbers, at = load(build, codes, start, _WORDS), earlier(build, start, last)
+        for slot, item in zip(slots, rows, strict=True):
+            build.store(four_products(build, build.load(slot), numbers, load(build, item, at, _WORDS)), slot)
+    return four_sums(build, [build.load(slot) for slot in slots])
 
-    def load(pointer: Any, at: Any, kind: ir.VectorType) -> Any:
-        return build.load(build.bitcast(build.gep(pointer, [at]), kind.as_pointer()), align=1)
 
+def products_function(module: ir.Module) -> ir.Function:
+    """Products of items [R, d] and ``codes`` [b, BYTES * chunks], 0 to 255, less ``offsets`` [R]: to [b, R]."""
+    function, new = native_function(module, "srgnn_products")
+    if not new:
+        return function
+    items, codes, offsets, out, rows, d, sessions, width = function.args
+    build = ir.IRBuilder(function.append_basic_block())
+    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS)]
     with (
         cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _),
         cgutils.for_range(build, sessions) as session,
     ):
-        of_session = build.gep(codes, [build.mul(session.index, width)])
-        of_rows = [build.gep(items, [build.mul(build.add(row, _INT64(i)), d)]) for i in range(ROWS)]
-        for slot in slots:
-            build.store(ir.Constant(_WORDS, [0] * 16), slot)
-        with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
-            numbers = load(of_session, start, _WORDS)
-            at = build.select(build.icmp_signed("<", start, last), start, last)
-            for slot, item in zip(slots, of_rows, strict=True):
-                build.store(build.call(add_products, [build.load(slot), numbers, load(item, at, _WORDS)]), slot)
-        sums = build.sub(four_sums(build, [build.load(slot) for slot in slots]), load(surplus, row, _FOUR))
+        sums = of_rows(build, items, row, d, build.gep(codes, [build.mul(session.index, width)]), width, slots)
         place = build.gep(out, [build.add(build.mul(session.index, rows), row)])
-        build.store(sums, build.bitcast(place, _FOUR.as_pointer()), align=4)
+        scores = build.sub(sums, load(build, offsets, row, _FOUR))
+        build.store(scores, build.bitcast(place, _FOUR.as_pointer()), align=4)
     build.ret_void()
     return function
+
+
+def best_for_few_function(module: ir.Module) -> ir.Function:
+    """The best of them in each group of rows: to [b, R / GROUP]."""
+    function, new = native_function(module, "srgnn_best_for_few")
+    if not new:
+        return function
+    items, codes, offsets, out, rows, d, sessions, width = function.args
+    build = ir.IRBuilder(function.append_basic_block())
+    groups = build.udiv(rows, _INT64(GROUP))
+    best = cgutils.alloca_once_value(build, ir.Constant(_FOUR, [LOWEST] * ROWS))
+    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS)]
+    with cgutils.for_range(build, groups) as group, cgutils.for_range(build, sessions) as session:
+        build.store(ir.Constant(_FOUR, [LOWEST] * ROWS), best)
+        first = build.mul(group.index, _INT64(GROUP))
+        end = build.add(first, _INT64(GROUP))
+        with cgutils.for_range_slice(build, first, end, _INT64(ROWS), inc=True) as (row, _):
+            sums = of_rows(build, items, row, d, build.gep(codes, [build.mul(session.index, width)]), width, slots)
+            build.store(larger(build, build.sub(sums, load(build, offsets, row, _FOUR)), build.load(best)), best)
+        largest = cgutils.get_or_insert_function(
+            module, ir.FunctionType(_INT32, [_FOUR]), f"llvm.vector.reduce.smax.v{ROWS}i32"
+        )
+        place = build.gep(out, [build.add(build.mul(session.index, groups), group.index)])
+        build.store(build.call(largest, [build.load(best)]), place)
+    build.ret_void()
+    return function
+
+
+def best_for_many_function(module: ir.Module) -> ir.Function:
+    """The same for ``codes`` [chunks, LANES, 4]: to [R / GROUP, LANES]."""
+    function, new = native_function(module, "srgnn_best_for_many")
+    if not new:
+        return function
+    items, codes, offsets, out, rows, d, chunks, _ = function.args
+    build = ir.IRBuilder(function.append_basic_block())
+    last, width = build.sub(d, _INT64(4)), build.mul(chunks, _INT64(4))
+    best = cgutils.alloca_once_value(build, ir.Constant(_WORDS, [LOWEST] * LANES))
+    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS_OF_MANY)]
+    with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(GROUP), inc=True) as (first, _):
+        build.store(ir.Constant(_WORDS, [LOWEST] * LANES), best)
+        end = build.add(first, _INT64(GROUP))
+        with cgutils.for_range_slice(build, first, end, _INT64(ROWS_OF_MANY), inc=True) as (row, _):
+            some = [build.add(row, _INT64(i)) for i in range(ROWS_OF_MANY)]
+            pointers = [build.gep(items, [build.mul(each, d)]) for each in some]
+            for slot, each in zip(slots, some, strict=True):
+                build.store(in_all_lanes(build, build.neg(build.load(build.gep(offsets, [each])))), slot)
+            with cgutils.for_range_slice(build, _INT64(0), width, _INT64(4), inc=True) as (start, _):
+                of_sessions = load(build, codes, build.mul(start, _INT64(LANES)), _WORDS)
+                at = earlier(build, start, last)
+                for slot, item in zip(slots, pointers, strict=True):
+                    numbers = in_all_lanes(build, load(build, item, at, _INT32))
+                    build.store(four_products(build, build.load(slot), of_sessions, numbers), slot)
+            for slot in slots:
+                build.store(larger(build, build.load(slot), build.load(best)), best)
+        place = build.gep(out, [build.mul(build.udiv(first, _INT64(GROUP)), _INT64(LANES))])
+        build.store(build.load(best), build.bitcast(place, _WORDS.as_pointer()), align=4)
+    build.ret_void()
+    return function
+
+
+products_natively: Any = calling(products_function)
+best_for_few_natively: Any = calling(best_for_few_function)
+best_for_many_natively: Any = calling(best_for_many_function)
+
+
+def larger(build: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """Of two vectors, number by number."""
+    return build.select(build.icmp_signed(">", one, other), one, other)
+
+
+def in_all_lanes(build: ir.IRBuilder, number: Any) -> Any:
+    """[LANES] times the same int32."""
+    undefined = ir.Constant(_WORDS, ir.Undefined)
+    first = build.insert_element(undefined, number, ir.Constant(_INT32, 0))
+    return build.shuffle_vector(first, undefined, ir.Constant(_WORDS, [0] * LANES))
 
 
 def four_sums(build: ir.IRBuilder, vectors: list[Any]) -> Any:
@@ -949,14 +1147,17 @@ class Margins(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Rough scores of b sessions for G groups of rows."""
+    """The best rough score in each of G groups for b sessions, and what single ones are made of."""
 
-    rough: Rough
-    """[b, G, GROUP]."""
+    bests: Rough
+    """[b, G]."""
     groups: Groups
     first_row: int
     low: float
-    """What ``rough`` holds where there is no answer."""
+    """No answer has a rough score that is not above it."""
+    searched: Searched
+    """The whole catalogue."""
+    asking: Asking
 
 
 class Floors(NamedTuple):
@@ -996,35 +1197,20 @@ def rounded(vectors: FloatArray, roundings: float) -> tuple[npt.NDArray[np.int8]
 
 
 @compiled
-def forbid(block: Block, unanswerable: IntArray, excluded: Pairs) -> None:
-    """Write ``low`` over what may not be answered: ``unanswerable`` rows (rising) everywhere, and ``excluded``."""
-    rough, first_row, low = block.rough, block.first_row, block.low
-    group = rough.shape[2]
-    inside = rough.shape[1] * group
-    for i in range(np.searchsorted(unanswerable, first_row), len(unanswerable)):
-        row = unanswerable[i] - first_row
-        if row >= inside:
-            break
-        for session in range(len(rough)):
-            rough[session, row // group, row % group] = low
-    for i in range(len(excluded.rows)):
-        row = excluded.rows[i] - first_row
-        if 0 <= row < inside:
-            rough[excluded.sessions[i], row // group, row % group] = low
-
-
-@compiled
 def best_of_block(
-    rough: Rough,
+    bests: Rough,
     scales: FloatArray,
     longest: FloatArray,
     residual: FloatArray,
     first_row: int,
     low: float,
+    searched_items: Any,
+    offsets: Offsets,
+    raised: Codes,
+    words: Any,
     on_longest: FloatArray,
     on_residual: FloatArray,
     units: FloatArray,
-    unanswerable: IntArray,
     excluded_sessions: IntArray,
     excluded_rows: IntArray,
     excluded_bonuses: FloatArray,
@@ -1038,114 +1224,154 @@ def best_of_block(
     vectors: FloatArray,
 ) -> tuple[IntArray, FloatArray, int]:
     """The k best rows of a :class:`Block` for each session, their exact scores, as :func:`best_rows`, and how many were
-    scored exactly. The rest is :class:`Groups`, :class:`Margins`, :class:`Pairs` twice and :class:`Floors`, field by
-    field, and :func:`within_reach` tells of it."""
-    block = Block(rough, Groups(scales, longest, residual), first_row, low)
+    scored exactly. The rest is :class:`Groups`, :class:`Searched`, :class:`Asking`, :class:`Margins`, :class:`Pairs`
+    twice and :class:`Floors`, field by field, and :func:`within_reach` tells of it."""
+    searched, asking = Searched(searched_items, offsets), Asking(raised, words)
+    block = Block(bests, Groups(scales, longest, residual), first_row, low, searched, asking)
     margins, floors = Margins(on_longest, on_residual, units), Floors(bounds, keys, held)
     excluded = Pairs(excluded_sessions, excluded_rows, excluded_bonuses)
-    reach = within_reach(block, margins, unanswerable, excluded, Pairs(bonus_sessions, bonus_rows, bonuses), floors)
+    reach = within_reach(block, margins, excluded, Pairs(bonus_sessions, bonus_rows, bonuses), floors)
     rows, scores = best_rows(items, vectors, reach, bounds.shape[1])
     return rows, scores, len(reach.rows)
 
 
 @compiled
-def within_reach(
-    block: Block, margins: Margins, unanswerable: IntArray, excluded: Pairs, bonuses: Pairs, floors: Floors
-) -> Pairs:
-    """Every pair of a block that may be among the best k of its session.
+def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs, floors: Floors) -> Pairs:
+    """Every pair of a block that may be among the best k of its session, without those ``excluded``. Pairs are in the
+    order of sessions.
 
-    An item is no better than its rough score plus the error; the k-th largest of all rough scores less their error is a
-    floor that the best k do not fall below. ``unanswerable`` and ``excluded`` as in :func:`forbid`.
+    An item is no better than its rough score plus the error; the k-th largest of rough scores less their error is a
+    floor that the best k do not fall below.
     """
-    forbid(block, unanswerable, excluded)
-    groups, group = block.groups, block.rough.shape[2]
-    room = len(bonuses.rows) + 64 * len(block.rough)
+    groups, size = block.groups, block.bests.shape[1]
+    own = Own(np.zeros(size * GROUP, np.bool_), np.zeros(size, np.bool_))
+    room = len(bonuses.rows) + 64 * len(block.bests)
     sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
     error, most = np.empty(len(groups.scales)), np.empty(len(groups.scales))
-    with_bonus = np.empty(len(bonuses.rows))
-    found = stop = 0
-    for session in range(len(block.rough)):
+    with_bonus, scores = np.empty(len(bonuses.rows)), np.empty((1, GROUP), block.bests.dtype)
+    found = stop = stop_excluded = 0
+    for session in range(len(block.bests)):
         for g in range(len(error)):
             error[g] = margins.on_longest[session] * groups.longest[g]
             error[g] += margins.on_residual[session] * groups.residual[g]
-        score_groups(block, session, most)  # before single scores are looked up: now they are in the cache
+            most[g] = block.bests[session, g] * groups.scales[g]
+            own.groups[g] = block.bests[session, g] <= block.low
+        start_excluded = stop_excluded
+        while stop_excluded < len(excluded.rows) and excluded.sessions[stop_excluded] == session:
+            take_out(own, excluded.rows[stop_excluded] - block.first_row)
+            stop_excluded += 1
         start = stop
         while stop < len(with_bonus) and bonuses.sessions[stop] == session:
             bonus = bonuses.bonuses[stop] / margins.units[session]
-            with_bonus[stop] = take_out(block, session, bonuses.rows[stop], bonus, error, floors, most)
+            with_bonus[stop] = most_with_bonus(block, session, bonuses.rows[stop], bonus, error, floors, own)
             stop += 1
-        floor = raise_floor(block, session, error, floors, most)
-        most += error  # until here it was the best by rough scores
+        floor = raise_floor(block, session, error, floors, most, own, scores)
         for i in range(start, stop):
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
                 found += 1
         for g in range(len(most)):
-            if most[g] < floor:
+            if most[g] + error[g] < floor or block.bests[session, g] <= block.low:
                 continue
-            if found + group + len(with_bonus) > len(rows):
+            if found + GROUP + len(with_bonus) > len(rows):
                 sessions, rows = np.append(sessions, np.empty_like(sessions)), np.append(rows, np.empty_like(rows))
                 added = np.append(added, np.zeros_like(added))
-            rough, first_row = block.rough[session, g], block.first_row + g * group
-            for r in range(group):
-                if rough[r] * groups.scales[g] + error[g] >= floor and rough[r] != block.low:
-                    sessions[found], rows[found] = session, first_row + r
+            score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
+            for r in range(GROUP):
+                if scores[0, r] * groups.scales[g] + error[g] < floor or scores[0, r] <= block.low:
+                    continue
+                if not own.rows[g * GROUP + r]:
+                    sessions[found], rows[found] = session, block.first_row + g * GROUP + r
                     found += 1
+        for i in range(start_excluded, stop_excluded):
+            put_back(own, excluded.rows[i] - block.first_row)
+        for i in range(start, stop):
+            put_back(own, bonuses.rows[i] - block.first_row)
     return Pairs(sessions[:found], rows[:found], added[:found])
 
 
+class Own(NamedTuple):
+    """What of a block one session sees otherwise than the next: items that it may not be answered, or has a bonus for.
+
+    A group that holds one still tells how good the others may be, but no longer how good one of them is.
+    """
+
+    rows: npt.NDArray[np.bool_]
+    """[G * GROUP]."""
+    groups: npt.NDArray[np.bool_]
+    """[G]: also those without any answer."""
+
+
 @compiled
-def take_out(
-    block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors, best: FloatArray
+def take_out(own: Own, row: int) -> bool:
+    """Whether a row of the block was there until now."""
+    if row < 0 or row >= len(own.rows) or own.rows[row]:
+        return False
+    own.rows[row] = own.groups[row // GROUP] = True
+    return True
+
+
+@compiled
+def put_back(own: Own, row: int) -> None:
+    """For the next session."""
+    if 0 <= row < len(own.rows):
+        own.rows[row] = False
+
+
+@compiled
+def most_with_bonus(
+    block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors, own: Own
 ) -> float:
     """The most that an item with a bonus may score, in the session's unit; -inf where there is no answer or it is of
-    another block. The floors count it, and neither the block nor the ``best`` of its group [G] does any more."""
-    group = block.rough.shape[2]
-    g, r = (row - block.first_row) // group, (row - block.first_row) % group
-    if row < block.first_row or g >= len(error) or block.rough[session, g, r] == block.low:
+    another block. The floors count it, and nothing else does."""
+    inside = row - block.first_row
+    if not take_out(own, inside):
         return -np.inf
-    score = block.rough[session, g, r] * block.groups.scales[g]
-    block.rough[session, g, r] = block.low
-    if score == best[g]:
-        best[g] = largest(block.rough[session, g]) * block.groups.scales[g]
-    margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
+    scores = np.empty((1, ROWS), block.bests.dtype)
+    score_rows(block.searched, block.asking, session, row - inside % ROWS, scores)
+    if scores[0, inside % ROWS] <= block.low:
+        return -np.inf
+    g = inside // GROUP
+    score, margin = scores[0, inside % ROWS] * block.groups.scales[g], error[g] + abs(bonus) * BONUS_ROUNDINGS
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
     floors.held[session] = offer(bounds, keys, held, score + bonus - margin, 0)
     return float(score + bonus + margin)
 
 
 @compiled
-def score_groups(block: Block, session: int, best: FloatArray) -> None:
-    """Write the best score of each group to ``best`` [G], in the session's unit."""
-    for g in range(len(best)):
-        best[g] = largest(block.rough[session, g]) * block.groups.scales[g]
-
-
-@compiled
-def largest(rough: Any) -> Any:
-    """Of the scores of one group."""
-    found = rough[0]
-    for r in range(1, len(rough)):  # nothing else in this loop, or it is not compiled to vectors
-        found = max(found, rough[r])
-    return found
-
-
-@compiled
-def raise_floor(block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray) -> float:
-    """The floor of a session with this block, -inf before k bounds are known. Where there are k groups, the ``best`` of
-    each [G] stands in for all; ``error`` [G]."""
+def raise_floor(
+    block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray, own: Own, scores: Rough
+) -> float:
+    """The floor of a session with this block, -inf before k bounds are known. Where there are k groups of which nothing
+    was taken out, the ``best`` of each [G] stands in for all; ``error`` [G], ``scores`` [1, GROUP] for the time being.
+    """
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-    if len(best) >= len(bounds):
+    if len(best) - own.groups.sum() >= len(bounds):
         for g in range(len(best)):
-            if held < len(bounds) or best[g] - error[g] > bounds[0]:
+            if not own.groups[g] and (held < len(bounds) or best[g] - error[g] > bounds[0]):
                 held = offer(bounds, keys, held, best[g] - error[g], 0)
     else:
         for g in range(len(best)):
-            for rough in block.rough[session, g]:
-                if rough != block.low:
-                    held = offer(bounds, keys, held, rough * block.groups.scales[g] - error[g], 0)
+            score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
+            for r in range(GROUP):
+                if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
+                    held = offer(bounds, keys, held, scores[0, r] * block.groups.scales[g] - error[g], 0)
     floors.held[session] = held
     return bounds[0] if held == len(bounds) else -np.inf
+
+
+@compiled
+def best_in_groups(rough: Items, searched_rows: int, unanswerable: IntArray) -> Items:
+    """The best in each group of scores [b, R] of float32, of which ``searched_rows`` are items: [b, R / GROUP]; -inf is
+    written over those of others and of what may not be answered."""
+    rough[:, searched_rows:] = -np.inf
+    bests = np.empty((len(rough), rough.shape[1] // GROUP), np.float32)
+    for session in range(len(rough)):
+        for row in unanswerable:
+            rough[session, row] = -np.inf
+        for g in range(bests.shape[1]):
+            bests[session, g] = largest(rough[session, g * GROUP : (g + 1) * GROUP])
+    return bests
 
 
 @compiled
@@ -1222,9 +1448,10 @@ class Plan(NamedTuple):
     """[G * GROUP, d]: the items in int8."""
     groups: Groups
     roundings: float
-    unanswerable: IntArray
-    surplus: npt.NDArray[np.int32]
-    """[G * GROUP], or [0], as of :func:`multiply`."""
+    offsets: Offsets
+    """[G * GROUP], as of :func:`offsets_of`."""
+    native: bool
+    """As of :func:`asking`."""
 
 
 class Box(NamedTuple):
@@ -1242,8 +1469,6 @@ class Box(NamedTuple):
     rows: IntArray
     """[room for sequences, room for k]: the answer."""
     scores: FloatArray
-    rough: npt.NDArray[np.int32]
-    """[room for sequences * G * GROUP], for the time being."""
 
 
 _pipe: Any = types.int64(types.int32, types.voidptr, types.int64)
@@ -1274,12 +1499,12 @@ def answer(plan: Plan, box: Box) -> None:
     if plan.blended:
         extra = weighed(plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights)
     codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
-    rough = box.rough[: b * len(plan.codes)].reshape(b, len(plan.codes))
-    multiply(codes, plan.codes, plan.surplus, rough)
+    raised, words = asking(codes, plan.native)
     rows, scores, _ = best_of_block(
-        rough.reshape(b, len(groups.scales), len(plan.codes) // len(groups.scales)), groups.scales, groups.longest,
-        groups.residual, 0, LOWEST, on_longest, on_residual, units, plan.unanswerable,
-        box.excluded_sessions[:left_out], box.excluded_rows[:left_out], np.zeros(left_out), extra.sessions, extra.rows,
-        extra.bonuses, np.empty((b, k)), np.zeros((b, k), np.int64), np.zeros(b, np.int64), plan.items, vectors,
+        best_of_groups(plan.codes, plan.offsets, raised, words, 0, len(groups.scales)),
+        groups.scales, groups.longest, groups.residual, 0, LOW, plan.codes, plan.offsets, raised, words,
+        on_longest, on_residual, units, box.excluded_sessions[:left_out], box.excluded_rows[:left_out],
+        np.zeros(left_out), extra.sessions, extra.rows, extra.bonuses, np.empty((b, k)), np.zeros((b, k), np.int64),
+        np.zeros(b, np.int64), plan.items, vectors,
     )  # fmt: skip
     box.rows[:b, :k], box.scores[:b, :k] = rows, scores

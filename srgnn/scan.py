@@ -1,8 +1,8 @@
 """Rough scores of the whole catalogue, with a proven bound on their error: what :mod:`srgnn.catalogue` searches in.
 
 Ways to the same answer, one of them chosen when a model is loaded: int8, which reads a quarter of the memory of float32
-and is several times as fast (``benchmarks/catalogue.py``), by torch where the processor multiplies int8 natively (VNNI)
-and by a loop of ours elsewhere; and float32 where there is no int8 form of the items.
+and is several times as fast (``benchmarks/catalogue.py``), by the processor's own products of int8 (VNNI) or without
+them; and float32 where there is no int8 form of the items.
 
 The bound is kept for groups of neighbouring rows, each with its own scale: one item of unusual length then loosens
 the bound of its own group only. Shape letters: G groups, of the whole catalogue or of the part asked for.
@@ -17,10 +17,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .loops import LANES, Groups, Margins, multiply, rounded
+from .loops import (
+    BYTES,
+    GROUP,
+    LANES,
+    LOW,
+    NEVER,
+    Asking,
+    Groups,
+    IntArray,
+    Margins,
+    Rough,
+    Searched,
+    asking,
+    best_in_groups,
+    best_of_groups,
+    offsets_of,
+    rounded,
+)
 
-GROUP = 32
-"""Rows a group; fixed by the artifact's format."""
 GROUPS_AT_ONCE = 1 << 5
 """Groups of a temporary copy while constants are computed: small enough for the cache, so that a million items load in
 0.3 s instead of 1.5, and in 0.3 GB less."""
@@ -29,8 +44,8 @@ ROUNDING = 2.0**-24
 FLOAT64_ROUNDINGS = 2.0**-40
 """More than all of float64 in a score of up to 4,096 products, in these bounds and in the exact score they are for."""
 
-NO_SURPLUS = np.empty(0, np.int32)
-"""Not by VNNI."""
+NO_ROWS = np.empty(0, np.int64)
+NO_CODES = np.empty((0, 0), np.int8)
 
 FloatArray = npt.NDArray[np.float64]
 ScanName = Literal["int8", "int8-compiled", "float32"]
@@ -63,8 +78,7 @@ class Quantised(NamedTuple):
 class Query(NamedTuple):
     """b session vectors, made ready for a scan."""
 
-    vectors: Tensor
-    """[b, d]."""
+    asking: Asking
     margins: Margins
     """How far off their scores may be."""
 
@@ -72,18 +86,21 @@ class Query(NamedTuple):
 class Scan(Protocol):
     """Scores that are cheap and wrong by a known amount at most; each session's are in a unit of its own."""
 
+    searched: Searched
+    low: float
+    """No answer has a rough score that is not above it."""
+    at_once: int
+    """Numbers a group that are held for each session."""
+
     @property
     def name(self) -> ScanName:
         """As shown in GET /model."""
 
     def query(self, vectors: Tensor) -> Query:
-        """Float64 [b, d] -> what :meth:`rough` takes."""
+        """Float64 [b, d] -> what :meth:`bests` takes."""
 
-    def rough(self, query: Query, groups: slice) -> Tensor:
-        """Unscaled scores of these groups: int32 or float32 [b, G, GROUP], anything in the rows past the last item.
-
-        They are in memory of this thread's that its next call of any scan writes over.
-        """
+    def bests(self, query: Query, groups: slice) -> Rough:
+        """The best unscaled score in each of these groups: int32 or float32 [b, G]."""
 
     def groups(self, groups: slice) -> Groups:
         """What the scores of these groups are worth."""
@@ -104,19 +121,15 @@ def num_groups(num_items: int) -> int:
     return -(-num_items // GROUP)
 
 
-def choose_scan(matrix: Tensor, quantised: Quantised | None) -> Scan:
-    """The fastest one that this processor computes exactly."""
-    width = matrix.shape[1]
-    if quantised is None:
-        return Float32Scan(matrix)
-    # torch._int_mm takes the transpose of an [n, 1] matrix for a row and answers garbage (torch 2.13).
-    if int8_is_native() and width > 1:
-        return Int8Scan(matrix, quantised)
-    return CompiledInt8Scan(matrix, quantised) if width >= LANES else Float32Scan(matrix)
+def choose_scan(matrix: Tensor, quantised: Quantised | None, unanswerable: IntArray = NO_ROWS) -> Scan:
+    """The fastest one that this processor computes exactly; ``unanswerable``: rows that are never answered."""
+    if quantised is None or matrix.shape[1] < LANES:
+        return Float32Scan(matrix, unanswerable)
+    return (Int8Scan if int8_is_native() else CompiledInt8Scan)(matrix, quantised, unanswerable)
 
 
 def int8_is_native() -> bool:
-    """Whether the processor adds up int8 products in int32 (VNNI). Elsewhere torch's take as long as in plain C."""
+    """Whether the processor adds up int8 products in int32 (VNNI)."""
     return bool(torch.cpu._is_vnni_supported())
 
 
@@ -124,25 +137,39 @@ class Float32Scan:
     """Matrix products in float32."""
 
     name: ScanName = "float32"
+    low = -np.inf
+    at_once = GROUP
 
-    def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix
+    def __init__(self, matrix: Tensor, unanswerable: IntArray = NO_ROWS) -> None:
         longest = _longest(_grouped(matrix))
+        offsets = np.zeros(len(longest) * GROUP, np.int32)
+        offsets[unanswerable] = NEVER
+        self.searched = Searched(matrix.numpy(), offsets)
         self._groups = Groups(np.ones_like(longest), longest, np.zeros_like(longest))
         self._roundings = (matrix.shape[1] + 8) * ROUNDING  # d products, their sum, the vectors themselves
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
         length: FloatArray = np.linalg.norm(vectors.numpy(), axis=1)
-        return Query(vectors.float(), Margins(length * self._roundings, np.zeros_like(length), np.ones_like(length)))
+        margins = Margins(length * self._roundings, np.zeros_like(length), np.ones_like(length))
+        return Query(Asking(NO_CODES, vectors.float().numpy()), margins)
 
-    def rough(self, query: Query, groups: slice) -> Tensor:
-        """See :class:`Scan`."""
-        rows = self._matrix[groups.start * GROUP : groups.stop * GROUP]
-        scores = _scratch(len(query.vectors), groups, torch.float32)
+    def rough(self, query: Query, groups: slice) -> npt.NDArray[np.float32]:
+        """Unscaled scores of these groups, float32 [b, G * GROUP], anything in the rows past the last item.
+
+        They are in memory of this thread's that its next call writes over.
+        """
+        vectors, rows = query.asking.words, self.searched.items[groups.start * GROUP : groups.stop * GROUP]
+        scores = _scratch(len(vectors), (groups.stop - groups.start) * GROUP)
         # numpy's BLAS, since torch's takes twice as long on AMD (docs/log.md)
-        np.matmul(query.vectors.numpy(), rows.numpy().T, out=scores[:, : len(rows)].numpy())
-        return scores.view(len(scores), -1, GROUP)
+        np.matmul(vectors, rows.T, out=scores[:, : len(rows)])
+        return scores
+
+    def bests(self, query: Query, groups: slice) -> Rough:
+        """See :class:`Scan`."""
+        rows = slice(groups.start * GROUP, groups.stop * GROUP)
+        unanswerable = np.flatnonzero(self.searched.offsets[rows])
+        return best_in_groups(self.rough(query, groups), len(self.searched.items[rows]), unanswerable)
 
     def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
@@ -157,28 +184,28 @@ class Int8Scan:
     """
 
     name: ScanName = "int8"
-    native = True
+    has_instruction = True
     """Whether the processor multiplies int8."""
+    low = float(LOW)
+    at_once = 1
     roundings = FLOAT64_ROUNDINGS
 
-    def __init__(self, matrix: Tensor, quantised: Quantised) -> None:
-        self.items = quantised.items
+    def __init__(self, matrix: Tensor, quantised: Quantised, unanswerable: IntArray = NO_ROWS) -> None:
+        codes = quantised.items.numpy()
+        self.native = self.has_instruction and codes.shape[1] >= BYTES
+        past_the_last = np.arange(len(matrix), len(codes))
+        self.searched = Searched(codes, offsets_of(codes, np.union1d(unanswerable, past_the_last), self.native))
         residual = _longest(part - again for part, again, _ in quantised.parts(matrix))
         self.bounds = Groups(quantised.scales.double().numpy(), _longest(_grouped(matrix)), residual)
 
     def query(self, vectors: Tensor) -> Query:
         """See :class:`Scan`."""
         codes, *margins = rounded(vectors.numpy(), self.roundings)
-        return Query(torch.from_numpy(codes), Margins(*margins))
+        return Query(Asking(*asking(codes, self.native)), Margins(*margins))
 
-    def rough(self, query: Query, groups: slice) -> Tensor:
+    def bests(self, query: Query, groups: slice) -> Rough:
         """See :class:`Scan`."""
-        scores = _scratch(len(query.vectors), groups, torch.int32)
-        self._multiply(query.vectors, self.items[groups.start * GROUP : groups.stop * GROUP], scores)
-        return scores.view(len(scores), -1, GROUP)
-
-    def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
-        torch._int_mm(codes, items.T, out=out)
+        return best_of_groups(*self.searched, *query.asking, groups.start, groups.stop - groups.start)
 
     def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
@@ -186,30 +213,26 @@ class Int8Scan:
 
 
 class CompiledInt8Scan(Int8Scan):
-    """The same products by :func:`srgnn.loops.multiply`: for processors without VNNI."""
+    """The same for processors without VNNI."""
 
     name: ScanName = "int8-compiled"
-    native = False
-
-    def _multiply(self, codes: Tensor, items: Tensor, out: Tensor) -> None:
-        multiply(codes.numpy(), items.numpy(), NO_SURPLUS, out.numpy())
+    has_instruction = False
 
 
 class _Memory(threading.local):
     """Of one thread, kept: fresh pages for scores cost as much as scoring (docs/log.md)."""
 
-    scores: npt.NDArray[np.int32] = np.empty(0, np.int32)
+    scores: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
 
 _memory = _Memory()
 
 
-def _scratch(sessions: int, groups: slice, dtype: torch.dtype) -> Tensor:
-    """[sessions, rows of these groups] of a type of four bytes, for the time being."""
-    rows = (groups.stop - groups.start) * GROUP
+def _scratch(sessions: int, rows: int) -> npt.NDArray[np.float32]:
+    """[sessions, rows], for the time being."""
     if len(_memory.scores) < sessions * rows:
-        _memory.scores = np.empty(sessions * rows, np.int32)
-    return torch.from_numpy(_memory.scores[: sessions * rows]).view(dtype).view(sessions, rows)
+        _memory.scores = np.empty(sessions * rows, np.float32)
+    return _memory.scores[: sessions * rows].reshape(sessions, rows)
 
 
 def _part(whole: Groups, groups: slice) -> Groups:

@@ -8,7 +8,7 @@ from srgnn import catalogue as module
 from srgnn.catalogue import Catalogue
 from srgnn.errors import InputError
 from srgnn.loops import Pairs
-from srgnn.scan import CompiledInt8Scan, Int8Scan, quantise
+from srgnn.scan import CompiledInt8Scan, Int8Scan, int8_is_native, quantise
 
 
 def catalogue(matrix, servable, scan="float32"):
@@ -16,12 +16,12 @@ def catalogue(matrix, servable, scan="float32"):
     made = Catalogue(matrix, servable)
     if scan != "float32":
         scan_type = Int8Scan if scan == "int8" else CompiledInt8Scan
-        made.scan = scan_type(made.matrix, quantise(made.matrix))
+        made.scan = scan_type(made.matrix, quantise(made.matrix), np.flatnonzero(~made.servable.numpy()))
     assert made.scan.name == scan
     return made
 
 
-every_scan = pytest.mark.parametrize("scan", ["float32", "int8", "int8-compiled"])
+every_scan = pytest.mark.parametrize("scan", ["float32", "int8-compiled", *(["int8"] if int8_is_native() else [])])
 
 
 def exact_order(matrix, servable, vector, exclude=()):
@@ -40,10 +40,17 @@ def make(num_items=300, width=20, sessions=5, seed=0):
 
 
 @every_scan
-@given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
+@given(
+    num_items=st.integers(1, 300),
+    k=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    copies=st.booleans(),
+    width=st.sampled_from([20, 70]),
+    sessions=st.sampled_from([1, 5, 17]),
+)
 @settings(max_examples=60)
-def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies):
-    matrix, servable, vectors = make(num_items, seed=seed)
+def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies, width, sessions):
+    matrix, servable, vectors = make(num_items, width, sessions, seed)
     if copies:
         matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]  # masses of exact ties
     k = min(k, num_items)
@@ -71,11 +78,18 @@ def end_to_end(bonuses):
 
 
 @every_scan
-@given(num_items=st.integers(1, 300), k=st.integers(1, 40), seed=st.integers(0, 1000), copies=st.booleans())
+@given(
+    num_items=st.integers(1, 300),
+    k=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    copies=st.booleans(),
+    width=st.sampled_from([20, 70]),
+    sessions=st.sampled_from([1, 5, 17]),
+)
 @settings(max_examples=60)
-def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies):
+def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies, width, sessions):
     """In lists and in ranks, whatever is excluded, not servable or tied."""
-    matrix, servable, vectors = make(num_items, seed=seed)
+    matrix, servable, vectors = make(num_items, width, sessions, seed)
     if copies:
         matrix[:] = matrix[: 1 + num_items // 7].repeat(8, 1)[:num_items]
     k = min(k, num_items)
@@ -123,9 +137,9 @@ def test_rank_counts_items_scoring_at_least_as_much(num_items, seed, copies):
 
 @every_scan
 def test_scores_too_close_for_the_scan_are_still_ordered(scan):
-    matrix = torch.full((500, 4), 4.0)
+    matrix = torch.full((500, 16), 4.0)
     matrix[:, 0] = 1.0 + torch.arange(500) * 2.0**-23  # neighbours differ in the last bit
-    vector = torch.full((1, 4), 1e3, dtype=torch.float64)
+    vector = torch.full((1, 16), 1e3, dtype=torch.float64)
     top = catalogue(matrix, torch.ones(500), scan).top_k(vector, 10)
     assert top.rows[0].tolist() == list(range(499, 489, -1))
 

@@ -18,7 +18,7 @@ from srgnn.catalogue import Catalogue
 from srgnn.engine import Engine, plan_of
 from srgnn.errors import EngineError
 from srgnn.habits import learn
-from srgnn.loops import LANES
+from srgnn.loops import GROUP, LANES
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.scan import CompiledInt8Scan, Int8Scan, int8_is_native, quantise
@@ -35,7 +35,8 @@ def model_alone(scan, width=LANES + 4):
     config = SRGNNConfig(hidden_size=width, reversed_positions=True, hybrid=True)
     model = SRGNN(config, NUM_ITEMS, max_length=10)
     scorer = SRGNNScorer.of_model(model, np.arange(NUM_ITEMS) % 7 > 0)
-    scorer.catalogue.scan = scan(scorer.catalogue.matrix, quantise(scorer.catalogue.matrix))
+    matrix, unanswerable = scorer.catalogue.matrix, np.flatnonzero(~scorer.catalogue.servable.numpy())
+    scorer.catalogue.scan = scan(matrix, quantise(matrix), unanswerable)
     return scorer
 
 
@@ -107,7 +108,7 @@ def test_what_is_too_much_is_not_taken(monkeypatch):
     assert engine.takes([one, one], 1, [many, many])
     assert not engine.takes([one, one, one], 1, [many, many, one])
     engine.top_k([one] * module.MOST_SEQUENCES, module.MOST_ITEMS, [many[: module.MOST_EXCLUDED // 128]] * 128)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 3 * len(plan_of(SCORERS[0]).codes))
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 3 * len(plan_of(SCORERS[0]).groups.scales))
     few = Engine.of(SCORERS[0])
     assert few.takes([one] * 3, 1, None)
     assert not few.takes([one] * 4, 1, None)
@@ -121,7 +122,7 @@ def test_only_for_models_that_are_scanned_in_int8(monkeypatch):
     in_float32 = Catalogue(matrix, scorer.catalogue.servable)
     assert Engine.of(SRGNNScorer(scorer.config, scorer.encoder, in_float32)) is None
     assert Engine.of(Popularity(np.ones(NUM_ITEMS))) is None
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", NUM_ITEMS - 1)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", NUM_ITEMS // GROUP)
     assert Engine.of(scorer) is None
 
 
