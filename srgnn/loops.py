@@ -1249,23 +1249,37 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
     sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
     error, most = np.empty(len(groups.scales)), np.empty(len(groups.scales))
     with_bonus, scores = np.empty(len(bonuses.rows)), np.empty((1, GROUP), block.bests.dtype)
+    four = np.empty((1, ROWS), block.bests.dtype)
     found = stop = stop_excluded = 0
     for session in range(len(block.bests)):
-        for g in range(len(error)):
-            error[g] = margins.on_longest[session] * groups.longest[g]
-            error[g] += margins.on_residual[session] * groups.residual[g]
-            most[g] = block.bests[session, g] * groups.scales[g]
-            own.groups[g] = block.bests[session, g] <= block.low
+        worth(block.bests[session], groups, margins.on_longest[session], margins.on_residual[session], most, error)
+        own.groups[:] = block.bests[session] <= block.low
         start_excluded = stop_excluded
         while stop_excluded < len(excluded.rows) and excluded.sessions[stop_excluded] == session:
             take_out(own, excluded.rows[stop_excluded] - block.first_row)
             stop_excluded += 1
         start = stop
         while stop < len(with_bonus) and bonuses.sessions[stop] == session:
-            bonus = bonuses.bonuses[stop] / margins.units[session]
-            with_bonus[stop] = most_with_bonus(block, session, bonuses.rows[stop], bonus, error, floors, own)
+            there = take_out(own, bonuses.rows[stop] - block.first_row)
+            with_bonus[stop] = 0.0 if there else -np.inf
             stop += 1
-        floor = raise_floor(block, session, error, floors, most, own, scores)
+        raise_floor(block, session, error, floors, most, own, scores)
+        bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
+        for i in range(start, stop):
+            inside, bonus = bonuses.rows[i] - block.first_row, bonuses.bonuses[i] / margins.units[session]
+            if with_bonus[i] == -np.inf:
+                continue
+            g, with_bonus[i] = inside // GROUP, -np.inf
+            margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
+            if held == len(bounds) and most[g] + bonus + margin < bounds[0]:
+                continue  # as most are: below the floor even if it were the best of its group
+            score_rows(block.searched, block.asking, session, bonuses.rows[i] - inside % ROWS, four)
+            if four[0, inside % ROWS] > block.low:
+                score = four[0, inside % ROWS] * groups.scales[g] + bonus
+                held = offer(bounds, keys, held, score - margin, 0)
+                with_bonus[i] = score + margin
+        floors.held[session] = held
+        floor = bounds[0] if held == len(bounds) else -np.inf
         for i in range(start, stop):
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
@@ -1319,32 +1333,22 @@ def put_back(own: Own, row: int) -> None:
 
 
 @compiled
-def most_with_bonus(
-    block: Block, session: int, row: int, bonus: float, error: FloatArray, floors: Floors, own: Own
-) -> float:
-    """The most that an item with a bonus may score, in the session's unit; -inf where there is no answer or it is of
-    another block. The floors count it, and nothing else does."""
-    inside = row - block.first_row
-    if not take_out(own, inside):
-        return -np.inf
-    scores = np.empty((1, ROWS), block.bests.dtype)
-    score_rows(block.searched, block.asking, session, row - inside % ROWS, scores)
-    if scores[0, inside % ROWS] <= block.low:
-        return -np.inf
-    g = inside // GROUP
-    score, margin = scores[0, inside % ROWS] * block.groups.scales[g], error[g] + abs(bonus) * BONUS_ROUNDINGS
-    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-    floors.held[session] = offer(bounds, keys, held, score + bonus - margin, 0)
-    return float(score + bonus + margin)
+def worth(
+    bests: Rough, groups: Groups, on_longest: float, on_residual: float, most: FloatArray, error: FloatArray
+) -> None:
+    """The scores of one session's ``bests`` [G] in its unit, and how far off those of each group may be: [G] each."""
+    scales, longest, residual = groups.scales, groups.longest, groups.residual
+    for g in range(len(bests)):
+        most[g] = bests[g] * scales[g]
+        error[g] = on_longest * longest[g] + on_residual * residual[g]
 
 
 @compiled
 def raise_floor(
     block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray, own: Own, scores: Rough
-) -> float:
-    """The floor of a session with this block, -inf before k bounds are known. Where there are k groups of which nothing
-    was taken out, the ``best`` of each [G] stands in for all; ``error`` [G], ``scores`` [1, GROUP] for the time being.
-    """
+) -> None:
+    """Count what a session may be answered from this block. Where there are k groups of which nothing was taken out,
+    the ``best`` of each [G] stands in for all; ``error`` [G], ``scores`` [1, GROUP] for the time being."""
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
     if len(best) - own.groups.sum() >= len(bounds):
         for g in range(len(best)):
@@ -1357,7 +1361,6 @@ def raise_floor(
                 if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
                     held = offer(bounds, keys, held, scores[0, r] * block.groups.scales[g] - error[g], 0)
     floors.held[session] = held
-    return bounds[0] if held == len(bounds) else -np.inf
 
 
 @compiled
