@@ -638,33 +638,46 @@ def evidence(
     voted, sums = votes(memory, sequence)
     clicked, ages, times = last_clicks(sequence)
     total = 0.0
-    size = min(len(voted), most_voted)
-    best, chosen = np.empty(size), np.empty(size, np.int64)
-    held = 0
+    for vote in sums:
+        total += vote
+    if len(voted) > most_voted:
+        voted, sums = most(voted, sums, most_voted)
+    rows, features = np.empty(len(voted) + len(clicked), np.int64), np.zeros((len(voted) + len(clicked), 6))
+    table, place = empty_table(len(clicked)), np.full(len(clicked), -1)
+    for i in range(len(clicked)):
+        table[slot_of(table, clicked, clicked[i])] = i
     for i in range(len(voted)):
-        total += sums[i]
-        held = offer(best, chosen, held, sums[i], voted[i])
-    rows = np.empty(size + len(clicked), np.int64)
-    table = empty_table(len(rows))
-    for i in range(size):
-        rows[i], table[slot_of(table, rows, chosen[i])] = chosen[i], i
-    found = size
-    for row in clicked:
-        slot = slot_of(table, rows, row)
-        if table[slot] < 0:
-            rows[found], table[slot] = row, found
-            found += 1
-    features = np.zeros((found, 6))
-    for i in range(size):
-        share = best[i] / total if total > 0 else 0.0  # votes weigh nothing where every session holds what they are for
-        features[i, 0] = np.log1p(share / share_unit)
+        share = sums[i] / total if total > 0 else 0.0  # votes weigh nothing where every session holds what they are for
+        rows[i], features[i, 0] = voted[i], np.log1p(share / share_unit)
+        own = table[slot_of(table, clicked, voted[i])]
+        if own >= 0:
+            place[own] = i
+    found = len(voted)
     shape, told = shape_of(habits.older, sequence), habits.odds.shape[1]
     for i in range(len(clicked)):
-        own = features[table[slot_of(table, rows, clicked[i])]]
-        own[1], own[2], own[3], own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
+        if place[i] < 0:
+            place[i], rows[found] = found, clicked[i]
+            found += 1
+        of_own = features[place[i]]
+        of_own[1], of_own[2], of_own[3], of_own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
         label = len(clicked) - 1 - i  # items are in the order of their last clicks
-        own[5] = habits.odds[shape, label] if label < told else RARE
-    return rows[:found], features
+        of_own[5] = habits.odds[shape, label] if label < told else RARE
+    return rows[:found], features[:found]
+
+
+@compiled
+def most(rows: IntArray, values: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Those with the ``k`` largest values of more, of equal ones the smaller rows first; in any order."""
+    least = np.partition(values, len(values) - k)[len(values) - k]
+    chosen, best = np.empty(k, np.int64), np.empty(k)
+    held = 0
+    for i in range(len(rows)):
+        if values[i] > least:
+            chosen[held], best[held] = rows[i], values[i]
+            held += 1
+    equal = np.sort(rows[values == least])
+    chosen[held:], best[held:] = equal[: k - held], least
+    return chosen, best
 
 
 @compiled

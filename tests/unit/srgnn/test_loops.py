@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn import loops
-from srgnn.loops import counted, offer, order, product
+from srgnn.loops import counted, most, offer, order, product
 
 ENTRIES = st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]), st.integers(0, 5)), max_size=30)
 
@@ -50,3 +50,11 @@ def test_a_product_is_numpys(n, inner, outer, seed):
     rng = np.random.default_rng(seed)
     rows, matrix = rng.normal(size=(n, inner)), rng.normal(size=(inner, outer))
     np.testing.assert_allclose(product(rows, matrix), rows @ matrix, rtol=1e-12, atol=1e-13)
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=50), st.data())
+def test_most_are_those_with_the_largest_values_and_of_equal_ones_the_smaller_rows(values, data):
+    rows, k = np.random.default_rng(0).permutation(1000)[: len(values)], data.draw(st.integers(1, len(values) - 1))
+    chosen, best = most(rows, np.array(values, float), k)
+    wanted = sorted(zip(values, rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))[:k]
+    assert sorted(zip(best.tolist(), chosen.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])) == wanted
