@@ -188,7 +188,7 @@ def _parse_line(line: bytes, where: str) -> list[str]:
     if len(line) > MAX_LINE_BYTES:
         raise DataError(f"{where}: longer than {MAX_LINE_BYTES:,} bytes; expected one session a line")
     try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
+        text = line.decode().removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
     items = [item for item in text.split(" ") if item]
