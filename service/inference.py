@@ -93,6 +93,7 @@ class Batcher:
         self._jobs: OrderedDict[_Job, None] = OrderedDict()  # a queue from whose middle a job can leave
         self._waiting = 0
         self._arrived = asyncio.Event()
+        self._handing_out: set[asyncio.Task[None]] = set()
         limit_threads(torch_threads)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="inference", initializer=limit_threads, initargs=(torch_threads,)
@@ -111,7 +112,7 @@ class Batcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pump_task.cancel()
-        await asyncio.wait({self._pump_task})
+        await asyncio.wait({self._pump_task, *self._handing_out})
         for job in self._jobs:
             _fail(job, "deadline")
         self._thread.shutdown()
@@ -170,11 +171,11 @@ class Batcher:
             for job in batch:
                 _fail(job, "model_error")
             return
-        remaining = iter(predictions)
-        for job in batch:
-            answers = list(islice(remaining, len(job.queries)))
-            if not job.future.done():
-                job.future.set_result(answers)
+        handing_out = asyncio.create_task(_hand_out(batch, predictions))
+        self._handing_out.add(handing_out)
+        handing_out.add_done_callback(self._handing_out.discard)
+        if not batch[0].recommender.engine:  # else it works on the next batch meanwhile
+            await asyncio.wait({handing_out})
 
     async def _infer(self, recommender: Recommender, queries: Sequence[Query]) -> list[Prediction]:
         if recommender.engine:
@@ -207,6 +208,17 @@ class Batcher:
             loop.remove_reader(engine.fileno())
             top = engine.finish()  # of one batch before the next, also where nobody waits for it any more
         return top
+
+
+async def _hand_out(batch: Sequence[_Job], predictions: Sequence[Prediction]) -> None:
+    """To each job the answers to its queries, and one at a time: what a request does with its answer takes 0.2 ms or
+    more, and whoever is to be refused, or only now comes to ask, would wait for that of all others."""
+    remaining = iter(predictions)
+    for job in batch:
+        answers = list(islice(remaining, len(job.queries)))
+        if not job.future.done():
+            job.future.set_result(answers)
+            await asyncio.sleep(0)
 
 
 def _fail(job: _Job, reason: Reason) -> None:

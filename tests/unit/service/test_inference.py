@@ -186,6 +186,40 @@ async def test_the_event_loop_goes_on_while_an_engine_works(
     os.close(written)
 
 
+@pytest.mark.parametrize("engine", [True, False])
+async def test_the_event_loop_goes_on_between_the_answers_of_a_batch(with_engine: Recommender, engine: bool) -> None:
+    if not engine:
+        with_engine.engine = None
+    turns, seen, sizes = 0, [], []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def ask(batcher: Batcher) -> None:
+        await batcher.predict(with_engine, [Query(["100"], 3)], deadline_seconds=30)
+        seen.append(turns)
+
+    async with Batcher(queue_size=1000, max_batch=64, observe_batch=sizes.append) as batcher:
+        counting = asyncio.create_task(count_turns())
+        await asyncio.gather(*(ask(batcher) for _ in range(20)))
+        counting.cancel()
+    assert sizes == [20]
+    assert len(set(seen)) == 20
+
+
+async def test_a_stop_hands_out_what_is_answered(with_engine: Recommender) -> None:
+    async with Batcher(queue_size=1000, max_batch=64) as batcher:
+        tasks = [
+            asyncio.create_task(batcher.predict(with_engine, [Query(["100"], 3)], deadline_seconds=30))
+            for _ in range(20)
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait_for(asyncio.gather(*tasks), timeout=5)
+
+
 async def test_what_is_too_much_for_an_engine_goes_the_other_way(with_engine: Recommender) -> None:
     queries = mixed_queries(with_engine.vocabulary.ids, 300)
     async with Batcher(queue_size=1000, max_batch=64) as batcher:
