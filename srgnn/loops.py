@@ -1258,63 +1258,46 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
     """
     groups, size = block.groups, block.bests.shape[1]
     own = Own(np.zeros(size * GROUP, np.bool_), np.zeros(size, np.bool_))
-    room = len(bonuses.rows) + 64 * len(block.bests)
-    sessions, rows, added = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
-    error, most = np.empty(len(groups.scales)), np.empty(len(groups.scales))
-    with_bonus, scores = np.empty(len(bonuses.rows)), np.empty((1, GROUP), block.bests.dtype)
-    four = np.empty((1, ROWS), block.bests.dtype)
+    sessions, rows, added = empty_pairs(len(bonuses.rows) + 64 * len(block.bests))
+    most, error, with_bonus = np.empty(size), np.empty(size), np.empty(len(bonuses.rows))
     found = stop = stop_excluded = 0
     for session in range(len(block.bests)):
         worth(block.bests[session], groups, margins.on_longest[session], margins.on_residual[session], most, error)
         own.groups[:] = block.bests[session] <= block.low
-        start_excluded = stop_excluded
+        start, start_excluded = stop, stop_excluded
         while stop_excluded < len(excluded.rows) and excluded.sessions[stop_excluded] == session:
             take_out(own, excluded.rows[stop_excluded] - block.first_row)
             stop_excluded += 1
-        start = stop
         while stop < len(with_bonus) and bonuses.sessions[stop] == session:
             there = take_out(own, bonuses.rows[stop] - block.first_row)
-            with_bonus[stop] = 0.0 if there else -np.inf
+            with_bonus[stop] = bonuses.bonuses[stop] / margins.units[session] if there else -np.inf
             stop += 1
-        raise_floor(block, session, error, floors, most, own, scores)
-        bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-        for i in range(start, stop):
-            inside, bonus = bonuses.rows[i] - block.first_row, bonuses.bonuses[i] / margins.units[session]
-            if with_bonus[i] == -np.inf:
-                continue
-            g, with_bonus[i] = inside // GROUP, -np.inf
-            margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
-            if held == len(bounds) and most[g] + bonus + margin < bounds[0]:
-                continue  # as most are: below the floor even if it were the best of its group
-            score_rows(block.searched, block.asking, session, bonuses.rows[i] - inside % ROWS, four)
-            if four[0, inside % ROWS] > block.low:
-                score = four[0, inside % ROWS] * groups.scales[g] + bonus
-                held = offer(bounds, keys, held, score - margin, 0)
-                with_bonus[i] = score + margin
-        floors.held[session] = held
-        floor = bounds[0] if held == len(bounds) else -np.inf
+        raise_floor(block, session, error, floors, most, own)
+        raise_floor_by_bonuses(block, session, error, floors, most, bonuses.rows[start:stop], with_bonus[start:stop])
+        floor = floors.bounds[session, 0] if floors.held[session] == floors.bounds.shape[1] else -np.inf
         for i in range(start, stop):
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
                 found += 1
-        for g in range(len(most)):
-            if most[g] + error[g] < floor or block.bests[session, g] <= block.low:
-                continue
-            if found + GROUP + len(with_bonus) > len(rows):
-                sessions, rows = np.append(sessions, np.empty_like(sessions)), np.append(rows, np.empty_like(rows))
-                added = np.append(added, np.zeros_like(added))
-            score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
-            for r in range(GROUP):
-                if scores[0, r] * groups.scales[g] + error[g] < floor or scores[0, r] <= block.low:
-                    continue
-                if not own.rows[g * GROUP + r]:
-                    sessions[found], rows[found] = session, block.first_row + g * GROUP + r
-                    found += 1
+        most += error
+        room = found + GROUP * np.sum(most >= floor) + len(with_bonus)
+        if room > len(rows):
+            more = empty_pairs(room)
+            sessions, rows = np.append(sessions, more[0]), np.append(rows, more[1])
+            added = np.append(added, more[2])
+        first, found = found, look_into(block, session, error, floor, most, own, rows, found)
+        sessions[first:found] = session
         for i in range(start_excluded, stop_excluded):
             put_back(own, excluded.rows[i] - block.first_row)
         for i in range(start, stop):
             put_back(own, bonuses.rows[i] - block.first_row)
     return Pairs(sessions[:found], rows[:found], added[:found])
+
+
+@compiled
+def empty_pairs(room: int | np.integer[Any]) -> tuple[IntArray, IntArray, FloatArray]:
+    """The fields of Pairs, to be written to; without bonuses."""
+    return np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
 
 
 class Own(NamedTuple):
@@ -1357,23 +1340,72 @@ def worth(
 
 
 @compiled
-def raise_floor(
-    block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray, own: Own, scores: Rough
-) -> None:
+def raise_floor(block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray, own: Own) -> None:
     """Count what a session may be answered from this block. Where there are k groups of which nothing was taken out,
-    the ``best`` of each [G] stands in for all; ``error`` [G], ``scores`` [1, GROUP] for the time being."""
+    the ``best`` of each [G] stands in for all; ``error`` [G]."""
     bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
     if len(best) - own.groups.sum() >= len(bounds):
         for g in range(len(best)):
             if not own.groups[g] and (held < len(bounds) or best[g] - error[g] > bounds[0]):
                 held = offer(bounds, keys, held, best[g] - error[g], 0)
     else:
+        scores = np.empty((1, GROUP), block.bests.dtype)
         for g in range(len(best)):
             score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
             for r in range(GROUP):
                 if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
                     held = offer(bounds, keys, held, scores[0, r] * block.groups.scales[g] - error[g], 0)
     floors.held[session] = held
+
+
+@compiled
+def raise_floor_by_bonuses(
+    block: Block,
+    session: int,
+    error: FloatArray,
+    floors: Floors,
+    best: FloatArray,
+    rows: IntArray,
+    bonuses: FloatArray,
+) -> None:
+    """Count the ``rows`` with ``bonuses`` in the session's unit, and write there the most that each may score: -inf
+    where it may not be answered, or would be below the floor even as the ``best`` of its group, as most would."""
+    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
+    scores = np.empty((1, ROWS), block.bests.dtype)
+    for i in range(len(rows)):
+        bonus, inside = bonuses[i], rows[i] - block.first_row
+        if bonus == -np.inf:
+            continue
+        g, bonuses[i] = inside // GROUP, -np.inf
+        margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
+        if held == len(bounds) and best[g] + bonus + margin < bounds[0]:
+            continue
+        score_rows(block.searched, block.asking, session, rows[i] - inside % ROWS, scores)
+        if scores[0, inside % ROWS] > block.low:
+            score = scores[0, inside % ROWS] * block.groups.scales[g] + bonus
+            held = offer(bounds, keys, held, score - margin, 0)
+            bonuses[i] = score + margin
+    floors.held[session] = held
+
+
+@compiled
+def look_into(
+    block: Block, session: int, error: FloatArray, floor: float, most: FloatArray, own: Own, rows: IntArray, found: int
+) -> int:
+    """Write to ``rows``, of which ``found`` are written, those of all groups that may have one above the ``floor``, by
+    the ``most`` that it may score [G]; how many there are then."""
+    scores = np.empty((1, GROUP), block.bests.dtype)
+    for g in range(len(most)):
+        if most[g] < floor or block.bests[session, g] <= block.low:
+            continue
+        first = block.first_row + g * GROUP
+        score_rows(block.searched, block.asking, session, first, scores)
+        for r in range(GROUP):
+            enough = scores[0, r] > block.low and scores[0, r] * block.groups.scales[g] + error[g] >= floor
+            if enough and not own.rows[g * GROUP + r]:
+                rows[found] = first + r
+                found += 1
+    return found
 
 
 @compiled
