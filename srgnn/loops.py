@@ -859,11 +859,14 @@ def best_of_groups(
     if len(raised):
         best_for_few_natively(items[rows], raised, offsets[rows], bests)
         return bests
-    searched, asking, scores = Searched(items, offsets), Asking(raised, words), np.empty((1, GROUP), np.int32)
     for g in range(groups):
-        for session in range(len(bests)):
-            score_rows(searched, asking, session, rows.start + g * GROUP, scores)
-            bests[session, g] = largest(scores[0])
+        for session in range(len(words)):
+            best = LOWEST
+            for row in range(rows.start + g * GROUP, rows.start + (g + 1) * GROUP, ROWS):
+                made = products_of_rows(items, row, words, session)
+                for i in range(ROWS):
+                    best = max(best, made[i] - offsets[row + i])
+            bests[session, g] = best
     return bests
 
 
