@@ -169,13 +169,17 @@ def test_few_items_are_scored_exactly(scan, monkeypatch):
 
 
 @every_scan
-def test_blocks_do_not_change_answers(scan, monkeypatch):
-    matrix, servable, vectors = make(sessions=7)
+@pytest.mark.parametrize("width", [20, 70])
+def test_blocks_do_not_change_answers(scan, width, monkeypatch):
+    matrix, servable, vectors = make(width=width, sessions=7)
     exclude = [np.array([i, 200 + i]) for i in range(7)]
-    whole = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 200)  # two groups of three sessions
+    bonuses = end_to_end(random_bonuses(300, 7, seed=0))
+    searched = catalogue(matrix, servable, scan)
+    whole = searched.top_k(vectors, 5, exclude, bonuses)
     monkeypatch.setattr(module, "SESSIONS_AT_ONCE", 3)
-    parts = catalogue(matrix, servable, scan).top_k(vectors, 5, exclude)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 2 * 3 * searched.scan.at_once)  # two groups of three sessions
+    assert len(list(searched._blocks(3))) == 5
+    parts = searched.top_k(vectors, 5, exclude, bonuses)
     assert whole.rows.tolist() == parts.rows.tolist()
     assert whole.scores.tolist() == parts.scores.tolist()
 
