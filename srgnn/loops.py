@@ -819,7 +819,7 @@ def offsets_of(items: Codes, unanswerable: IntArray, native: bool) -> Offsets:
 def score_rows(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
     """Rough scores of one session for rows from ``first`` on, as many as ``out`` [1, n] has room for; ``first`` and n
     multiples of ROWS. Of the type of ``out``; LOW or less, or -inf, where the item may not be answered."""
-    raise NotImplementedError("for compiled code")
+    raise TypeError("only compiled code can call this")
 
 
 @overload(score_rows)

@@ -21,6 +21,14 @@ def catalogue(matrix, servable, scan="float32"):
     return made
 
 
+any_catalogue = given(
+    num_items=st.integers(1, 300),
+    k=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    copies=st.booleans(),
+    width=st.sampled_from([20, 70]),
+    sessions=st.sampled_from([1, 5, 17]),
+)
 every_scan = pytest.mark.parametrize("scan", ["float32", "int8-compiled", *(["int8"] if int8_is_native() else [])])
 
 
@@ -40,14 +48,7 @@ def make(num_items=300, width=20, sessions=5, seed=0):
 
 
 @every_scan
-@given(
-    num_items=st.integers(1, 300),
-    k=st.integers(1, 40),
-    seed=st.integers(0, 1000),
-    copies=st.booleans(),
-    width=st.sampled_from([20, 70]),
-    sessions=st.sampled_from([1, 5, 17]),
-)
+@any_catalogue
 @settings(max_examples=60)
 def test_top_k_is_the_sorted_catalogue(scan, num_items, k, seed, copies, width, sessions):
     matrix, servable, vectors = make(num_items, width, sessions, seed)
@@ -78,14 +79,7 @@ def end_to_end(bonuses):
 
 
 @every_scan
-@given(
-    num_items=st.integers(1, 300),
-    k=st.integers(1, 40),
-    seed=st.integers(0, 1000),
-    copies=st.booleans(),
-    width=st.sampled_from([20, 70]),
-    sessions=st.sampled_from([1, 5, 17]),
-)
+@any_catalogue
 @settings(max_examples=60)
 def test_a_bonus_is_part_of_the_score(scan, num_items, k, seed, copies, width, sessions):
     """In lists and in ranks, whatever is excluded, not servable or tied."""
