@@ -62,13 +62,13 @@ BYTES = 64
 ROWS = 4
 """Items at once: one alone waits for each addition. What is multiplied comes in multiples of it."""
 ROWS_OF_MANY = 8
-"""The same where there are many sessions: as many as there are registers for."""
+"""The same where there are many sessions; twice as many are no faster (docs/log.md)."""
 MANY = 5
 """Sessions from which on it is faster to take LANES of them at once."""
 LOWEST = np.iinfo(np.int32).min
 NEVER = 1 << 30
 """Taken off the score of an item that may not be answered: more than any product of vectors of int8."""
-LOW = -(1 << 29)
+LOW = -(2.0**29)
 """No answer has so low a score of whole numbers."""
 X86 = ("x86_64", "AMD64")
 INSTRUCTIONS = '"target-features"="+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni"'
@@ -641,7 +641,7 @@ def evidence(
     for vote in sums:
         total += vote
     if len(voted) > most_voted:
-        voted, sums = most(voted, sums, most_voted)
+        voted, sums = k_largest(voted, sums, most_voted)
     rows, features = np.empty(len(voted) + len(clicked), np.int64), np.zeros((len(voted) + len(clicked), 6))
     table, place = empty_table(len(clicked)), np.full(len(clicked), -1)
     for i in range(len(clicked)):
@@ -666,7 +666,7 @@ def evidence(
 
 
 @compiled
-def most(rows: IntArray, values: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+def k_largest(rows: IntArray, values: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     """Those with the ``k`` largest values of more, of equal ones the smaller rows first; in any order."""
     least = np.partition(values, len(values) - k)[len(values) - k]
     chosen, best = np.empty(k, np.int64), np.empty(k)
@@ -956,8 +956,23 @@ def in_pairs(build: ir.IRBuilder, products: Any) -> Any:
     return build.add(even, odd)
 
 
-def calling(of: Callable[[ir.Module], ir.Function]) -> Any:
-    """An intrinsic that calls a function with pointers to four arrays and the shapes of the first two."""
+def native(write: Callable[..., None]) -> Any:
+    """An intrinsic that calls a function of its own, with pointers to four arrays and the shapes of the first two;
+    ``write`` writes its body, given these."""
+    pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
+    name = f"srgnn_{write.__name__}"
+
+    def function(module: ir.Module) -> ir.Function:
+        if name in module.globals:
+            return module.globals[name]
+        made = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[_INT64] * 4]), name)
+        made.linkage = "internal"
+        made.attributes.add("noinline")
+        set.add(made.attributes, INSTRUCTIONS)  # llvmlite knows no attributes that have a value
+        build = ir.IRBuilder(made.append_basic_block())
+        write(build, *made.args)
+        build.ret_void()
+        return made
 
     def typed(typing: Any, items: Any, codes: Any, offsets: Any, out: Any) -> Any:
         if not items.layout == codes.layout == offsets.layout == out.layout == "C":
@@ -970,7 +985,7 @@ def calling(of: Callable[[ir.Module], ir.Function]) -> Any:
             ]
             shapes = [size for i in (0, 1) for size in cgutils.unpack_tuple(build, arrays[i].shape)[:2]]
             if platform.machine() in X86:  # no other compiler knows the instruction, and nobody asks for it there
-                build.call(of(build.module), [*(each.data for each in arrays), *shapes])
+                build.call(function(build.module), [*(each.data for each in arrays), *shapes])
             return context.get_dummy_value()
 
         return types.none(items, codes, offsets, out), generate
@@ -978,16 +993,73 @@ def calling(of: Callable[[ir.Module], ir.Function]) -> Any:
     return intrinsic(typed)
 
 
-def native_function(module: ir.Module, name: str) -> tuple[ir.Function, bool]:
-    """With the arguments of :func:`calling`, and whether it is new and so without a body."""
-    if name in module.globals:
-        return module.globals[name], False
-    pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[_INT64] * 4]), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    set.add(function.attributes, INSTRUCTIONS)  # llvmlite knows no attributes that have a value
-    return function, True
+@native
+def products_natively(
+    build: ir.IRBuilder, items: Any, codes: Any, offsets: Any, out: Any, rows: Any, d: Any, _: Any, width: Any
+) -> None:
+    """Products of items [R, d] and one session's ``codes`` [1, BYTES * chunks], 0 to 255, less ``offsets`` [R]: to
+    [1, R]."""
+    with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _):
+        scores = of_rows(build, items, offsets, row, d, codes, width)
+        build.store(scores, build.bitcast(build.gep(out, [row]), _FOUR.as_pointer()), align=4)
+
+
+@native
+def best_for_few_natively(
+    build: ir.IRBuilder, items: Any, codes: Any, offsets: Any, out: Any, rows: Any, d: Any, sessions: Any, width: Any
+) -> None:
+    """The best of them in each group of rows, for each of b sessions: to [b, R / GROUP]."""
+    groups = build.udiv(rows, _INT64(GROUP))
+    kind = ir.FunctionType(_INT32, [_FOUR])
+    largest = cgutils.get_or_insert_function(build.module, kind, f"llvm.vector.reduce.smax.v{ROWS}i32")
+    with cgutils.for_range(build, groups) as group, cgutils.for_range(build, sessions) as session:
+        best = cgutils.alloca_once_value(build, ir.Constant(_FOUR, [LOWEST] * ROWS))
+        of_session = build.gep(codes, [build.mul(session.index, width)])
+        first = build.mul(group.index, _INT64(GROUP))
+        end = build.add(first, _INT64(GROUP))
+        with cgutils.for_range_slice(build, first, end, _INT64(ROWS), inc=True) as (row, _):
+            scores = of_rows(build, items, offsets, row, d, of_session, width)
+            build.store(larger(build, scores, build.load(best)), best)
+        place = build.gep(out, [build.add(build.mul(session.index, groups), group.index)])
+        build.store(build.call(largest, [build.load(best)]), place)
+
+
+@native
+def best_for_many_natively(
+    build: ir.IRBuilder, items: Any, codes: Any, offsets: Any, out: Any, rows: Any, d: Any, chunks: Any, _: Any
+) -> None:
+    """The same for ``codes`` [chunks, LANES, 4]: to [R / GROUP, LANES]."""
+    last, width = build.sub(d, _INT64(4)), build.mul(chunks, _INT64(4))
+    with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(GROUP), inc=True) as (first, _):
+        best = cgutils.alloca_once_value(build, ir.Constant(_WORDS, [LOWEST] * LANES))
+        end = build.add(first, _INT64(GROUP))
+        with cgutils.for_range_slice(build, first, end, _INT64(ROWS_OF_MANY), inc=True) as (row, _):
+            some = [build.add(row, _INT64(i)) for i in range(ROWS_OF_MANY)]
+            pointers = [build.gep(items, [build.mul(each, d)]) for each in some]
+            less = [build.neg(build.load(build.gep(offsets, [each]))) for each in some]
+            slots = [cgutils.alloca_once_value(build, in_all_lanes(build, each)) for each in less]
+            with cgutils.for_range_slice(build, _INT64(0), width, _INT64(4), inc=True) as (start, _):
+                of_sessions = load(build, codes, build.mul(start, _INT64(LANES)), _WORDS)
+                at = earlier(build, start, last)
+                for slot, item in zip(slots, pointers, strict=True):
+                    numbers = in_all_lanes(build, load(build, item, at, _INT32))
+                    build.store(four_products(build, build.load(slot), of_sessions, numbers), slot)
+            for slot in slots:
+                build.store(larger(build, build.load(slot), build.load(best)), best)
+        place = build.gep(out, [build.mul(build.udiv(first, _INT64(GROUP)), _INT64(LANES))])
+        build.store(build.load(best), build.bitcast(place, _WORDS.as_pointer()), align=4)
+
+
+def of_rows(build: ir.IRBuilder, items: Any, offsets: Any, row: Any, d: Any, codes: Any, width: Any) -> Any:
+    """Products of ROWS items with one session's ``codes`` [BYTES * chunks], less their ``offsets``: [ROWS]."""
+    last = build.sub(d, _INT64(BYTES))
+    rows = [build.gep(items, [build.mul(build.add(row, _INT64(i)), d)]) for i in range(ROWS)]
+    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in rows]
+    with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
+        numbers, at = load(build, codes, start, _WORDS), earlier(build, start, last)
+        for slot, item in zip(slots, rows, strict=True):
+            build.store(four_products(build, build.load(slot), numbers, load(build, item, at, _WORDS)), slot)
+    return build.sub(four_sums(build, [build.load(slot) for slot in slots]), load(build, offsets, row, _FOUR))
 
 
 def load(build: ir.IRBuilder, pointer: Any, at: Any, kind: Any) -> Any:
@@ -1005,102 +1077,6 @@ def four_products(build: ir.IRBuilder, sums: Any, raised: Any, numbers: Any) -> 
 def earlier(build: ir.IRBuilder, at: Any, last: Any) -> Any:
     """Where a chunk of an item begins."""
     return build.select(build.icmp_signed("<", at, last), at, last)
-
-
-def of_rows(build: ir.IRBuilder, items: Any, row: Any, d: Any, codes: Any, width: Any, slots: list[Any]) -> Any:
-    """Products of ROWS items with one session's ``codes`` [BYTES * chunks]: [ROWS]; ``slots`` for sums."""
-    last = build.sub(d, _INT64(BYTES))
-    rows = [build.gep(items, [build.mul(build.add(row, _INT64(i)), d)]) for i in range(ROWS)]
-    for slot in slots:
-        build.store(ir.Constant(_WORDS, [0] * LANES), slot)
-    with cgutils.for_range_slice(build, _INT64(0), width, _INT64(BYTES), inc=True) as (start, _):
-        numbers, at = load(build, codes, start, _WORDS), earlier(build, start, last)
-        for slot, item in zip(slots, rows, strict=True):
-            build.store(four_products(build, build.load(slot), numbers, load(build, item, at, _WORDS)), slot)
-    return four_sums(build, [build.load(slot) for slot in slots])
-
-
-def products_function(module: ir.Module) -> ir.Function:
-    """Products of items [R, d] and ``codes`` [b, BYTES * chunks], 0 to 255, less ``offsets`` [R]: to [b, R]."""
-    function, new = native_function(module, "srgnn_products")
-    if not new:
-        return function
-    items, codes, offsets, out, rows, d, sessions, width = function.args
-    build = ir.IRBuilder(function.append_basic_block())
-    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS)]
-    with (
-        cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _),
-        cgutils.for_range(build, sessions) as session,
-    ):
-        sums = of_rows(build, items, row, d, build.gep(codes, [build.mul(session.index, width)]), width, slots)
-        place = build.gep(out, [build.add(build.mul(session.index, rows), row)])
-        scores = build.sub(sums, load(build, offsets, row, _FOUR))
-        build.store(scores, build.bitcast(place, _FOUR.as_pointer()), align=4)
-    build.ret_void()
-    return function
-
-
-def best_for_few_function(module: ir.Module) -> ir.Function:
-    """The best of them in each group of rows: to [b, R / GROUP]."""
-    function, new = native_function(module, "srgnn_best_for_few")
-    if not new:
-        return function
-    items, codes, offsets, out, rows, d, sessions, width = function.args
-    build = ir.IRBuilder(function.append_basic_block())
-    groups = build.udiv(rows, _INT64(GROUP))
-    best = cgutils.alloca_once_value(build, ir.Constant(_FOUR, [LOWEST] * ROWS))
-    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS)]
-    with cgutils.for_range(build, groups) as group, cgutils.for_range(build, sessions) as session:
-        build.store(ir.Constant(_FOUR, [LOWEST] * ROWS), best)
-        first = build.mul(group.index, _INT64(GROUP))
-        end = build.add(first, _INT64(GROUP))
-        with cgutils.for_range_slice(build, first, end, _INT64(ROWS), inc=True) as (row, _):
-            sums = of_rows(build, items, row, d, build.gep(codes, [build.mul(session.index, width)]), width, slots)
-            build.store(larger(build, build.sub(sums, load(build, offsets, row, _FOUR)), build.load(best)), best)
-        largest = cgutils.get_or_insert_function(
-            module, ir.FunctionType(_INT32, [_FOUR]), f"llvm.vector.reduce.smax.v{ROWS}i32"
-        )
-        place = build.gep(out, [build.add(build.mul(session.index, groups), group.index)])
-        build.store(build.call(largest, [build.load(best)]), place)
-    build.ret_void()
-    return function
-
-
-def best_for_many_function(module: ir.Module) -> ir.Function:
-    """The same for ``codes`` [chunks, LANES, 4]: to [R / GROUP, LANES]."""
-    function, new = native_function(module, "srgnn_best_for_many")
-    if not new:
-        return function
-    items, codes, offsets, out, rows, d, chunks, _ = function.args
-    build = ir.IRBuilder(function.append_basic_block())
-    last, width = build.sub(d, _INT64(4)), build.mul(chunks, _INT64(4))
-    best = cgutils.alloca_once_value(build, ir.Constant(_WORDS, [LOWEST] * LANES))
-    slots = [cgutils.alloca_once_value(build, ir.Constant(_WORDS, [0] * LANES)) for _ in range(ROWS_OF_MANY)]
-    with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(GROUP), inc=True) as (first, _):
-        build.store(ir.Constant(_WORDS, [LOWEST] * LANES), best)
-        end = build.add(first, _INT64(GROUP))
-        with cgutils.for_range_slice(build, first, end, _INT64(ROWS_OF_MANY), inc=True) as (row, _):
-            some = [build.add(row, _INT64(i)) for i in range(ROWS_OF_MANY)]
-            pointers = [build.gep(items, [build.mul(each, d)]) for each in some]
-            for slot, each in zip(slots, some, strict=True):
-                build.store(in_all_lanes(build, build.neg(build.load(build.gep(offsets, [each])))), slot)
-            with cgutils.for_range_slice(build, _INT64(0), width, _INT64(4), inc=True) as (start, _):
-                of_sessions = load(build, codes, build.mul(start, _INT64(LANES)), _WORDS)
-                at = earlier(build, start, last)
-                for slot, item in zip(slots, pointers, strict=True):
-                    numbers = in_all_lanes(build, load(build, item, at, _INT32))
-                    build.store(four_products(build, build.load(slot), of_sessions, numbers), slot)
-            for slot in slots:
-                build.store(larger(build, build.load(slot), build.load(best)), best)
-        place = build.gep(out, [build.mul(build.udiv(first, _INT64(GROUP)), _INT64(LANES))])
-        build.store(build.load(best), build.bitcast(place, _WORDS.as_pointer()), align=4)
-    build.ret_void()
-    return function
-
-
-products_natively: Any = calling(products_function)
-best_for_few_natively: Any = calling(best_for_few_function)
-best_for_many_natively: Any = calling(best_for_many_function)
 
 
 def larger(build: ir.IRBuilder, one: Any, other: Any) -> Any:
@@ -1412,7 +1388,7 @@ def look_into(
 
 
 @compiled
-def best_in_groups(rough: Items, searched_rows: int, unanswerable: IntArray) -> Items:
+def best_of_scores(rough: Items, searched_rows: int, unanswerable: IntArray) -> Items:
     """The best in each group of scores [b, R] of float32, of which ``searched_rows`` are items: [b, R / GROUP]; -inf is
     written over those of others and of what may not be answered."""
     rough[:, searched_rows:] = -np.inf

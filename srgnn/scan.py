@@ -1,4 +1,4 @@
-"""Rough scores of the whole catalogue, with a proven bound on their error: what :mod:`srgnn.catalogue` searches in.
+"""The best rough score of each group of items, with a proven bound on its error: what a catalogue is searched in.
 
 Ways to the same answer, one of them chosen when a model is loaded: int8, which reads a quarter of the memory of float32
 and is several times as fast (``benchmarks/catalogue.py``), by the processor's own products of int8 (VNNI) or without
@@ -30,8 +30,8 @@ from .loops import (
     Rough,
     Searched,
     asking,
-    best_in_groups,
     best_of_groups,
+    best_of_scores,
     offsets_of,
     rounded,
 )
@@ -169,7 +169,7 @@ class Float32Scan:
         """See :class:`Scan`."""
         rows = slice(groups.start * GROUP, groups.stop * GROUP)
         unanswerable = np.flatnonzero(self.searched.offsets[rows])
-        return best_in_groups(self.rough(query, groups), len(self.searched.items[rows]), unanswerable)
+        return best_of_scores(self.rough(query, groups), len(self.searched.items[rows]), unanswerable)
 
     def groups(self, groups: slice) -> Groups:
         """See :class:`Scan`."""
@@ -186,7 +186,7 @@ class Int8Scan:
     name: ScanName = "int8"
     has_instruction = True
     """Whether the processor multiplies int8."""
-    low = float(LOW)
+    low = LOW
     at_once = 1
     roundings = FLOAT64_ROUNDINGS
 
