@@ -71,7 +71,7 @@ def costs(recommender: Recommender, asked: list[list[str]], batch: int, k: int, 
         "search": lambda: [model.catalogue.top_k(part, k) for part in vectors],
     }
     if isinstance(scorer, BlendScorer):
-        parts["evidence"] = lambda: [scorer.bonuses(part) for part in sequences]
+        parts["evidence"] = lambda: [scorer.bonuses(*pair) for pair in zip(sequences, vectors, strict=True)]
     return {"batch": batch, **{name: 1000 * fastest(run, repeats) / len(asked) for name, run in parts.items()}}
 
 

@@ -14,6 +14,8 @@ from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from . import loops
 from .catalogue import Ranks, Top
@@ -48,6 +50,9 @@ class BlendWeights:
     """For the last click itself."""
     habit: float = 0.0
     """For each e-fold of the odds that sessions of this shape go back to it (:mod:`srgnn.habits`)."""
+    score: float = 0.0
+    """For each unit of the model's own score of an item that was clicked: at -0.5 it counts half of what it does for
+    others. A session's vector is made of those items, so that their scores tell less."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -61,12 +66,14 @@ class Evidence(NamedTuple):
     rows: IntArray
     """[n] distinct catalogue rows."""
     features: FloatArray
-    """[n, 6], in the order of :class:`BlendWeights`."""
+    """[n, 7], in the order of :class:`BlendWeights`."""
 
 
-def evidence(neighbours: Neighbours, habits: Habits, sequence: IntArray) -> Evidence:
-    """Of one non-empty sequence of rows, oldest click first."""
-    return Evidence(*loops.evidence(neighbours.memory, habits, sequence, MOST_VOTED, SHARE_UNIT))
+def evidence(
+    neighbours: Neighbours, habits: Habits, sequence: IntArray, items: npt.NDArray[np.float32], vector: FloatArray
+) -> Evidence:
+    """Of one non-empty sequence of rows, oldest click first, and its ``vector`` [d], which scores ``items`` [V, d]."""
+    return Evidence(*loops.evidence(neighbours.memory, habits, sequence, MOST_VOTED, SHARE_UNIT, items, vector))
 
 
 def model_of(scorer: Scorer) -> SRGNNScorer:
@@ -102,22 +109,24 @@ class BlendScorer:
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """See :class:`srgnn.scorer.Scorer`."""
         vectors = self.model.session_vectors(sequences)
-        return self.model.catalogue.top_k(vectors, k, exclude, self.bonuses(sequences))
+        return self.model.catalogue.top_k(vectors, k, exclude, self.bonuses(sequences, vectors))
 
     def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
         """See :class:`srgnn.scorer.Scorer`."""
-        return self.model.catalogue.ranks(self.model.session_vectors(sequences), targets, self.bonuses(sequences))
+        vectors = self.model.session_vectors(sequences)
+        return self.model.catalogue.ranks(vectors, targets, self.bonuses(sequences, vectors))
 
     def attention(self, sequence: IntArray) -> list[float]:
         """The model's."""
         return self.model.attention(sequence)
 
-    def bonuses(self, sequences: Sequence[IntArray]) -> Pairs:
-        """What each session adds to scores of the model, in the order of sessions."""
+    def bonuses(self, sequences: Sequence[IntArray], vectors: Tensor) -> Pairs:
+        """What each session adds to scores of the model, which has made ``vectors`` [B, d] of them; in the order of
+        sessions."""
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory
         flat: tuple[Any, ...] = (*memory.past, *memory[1:], *self.habits, items, lengths)
-        flat += (MOST_VOTED, SHARE_UNIT, self.vector)
+        flat += (MOST_VOTED, SHARE_UNIT, self.vector, self.model.catalogue.matrix.numpy(), vectors.numpy())
         return Pairs(*loops.bonuses(*flat))
 
 

@@ -119,7 +119,7 @@ def plan_of(scorer: Scorer) -> Plan | None:
         encoder=model.weights,
         memory=neighbours.memory,
         habits=blend.habits if blend else NO_HABITS,
-        weights=blend.vector if blend else np.zeros(6),
+        weights=blend.vector if blend else np.zeros(7),
         blended=blend is not None,
         most_voted=MOST_VOTED,
         share_unit=SHARE_UNIT,

@@ -632,9 +632,16 @@ def paths(items: IntArray, lengths: IntArray, targets: IntArray, depth: int) -> 
 
 @compiled
 def evidence(
-    memory: Memory, habits: Habits, sequence: IntArray, most_voted: int, share_unit: float
+    memory: Memory,
+    habits: Habits,
+    sequence: IntArray,
+    most_voted: int,
+    share_unit: float,
+    catalogue: Items,
+    vector: FloatArray,
 ) -> tuple[IntArray, FloatArray]:
-    """Rows [n] and their features [n, 6], as srgnn.blend.Evidence tells of them."""
+    """Rows [n] and their features [n, 7], as srgnn.blend.Evidence tells of them; of the sequence and its ``vector`` [d]
+    in a ``catalogue`` [V, d]."""
     voted, sums = votes(memory, sequence)
     clicked, ages, times = last_clicks(sequence)
     total = 0.0
@@ -642,7 +649,7 @@ def evidence(
         total += vote
     if len(voted) > most_voted:
         voted, sums = k_largest(voted, sums, most_voted)
-    rows, features = np.empty(len(voted) + len(clicked), np.int64), np.zeros((len(voted) + len(clicked), 6))
+    rows, features = np.empty(len(voted) + len(clicked), np.int64), np.zeros((len(voted) + len(clicked), 7))
     table, place = empty_table(len(clicked)), np.full(len(clicked), -1)
     for i in range(len(clicked)):
         table[slot_of(table, clicked, clicked[i])] = i
@@ -662,6 +669,7 @@ def evidence(
         of_own[1], of_own[2], of_own[3], of_own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
         label = len(clicked) - 1 - i  # items are in the order of their last clicks
         of_own[5] = habits.odds[shape, label] if label < told else RARE
+        of_own[6] = dot(catalogue[clicked[i]], vector)
     return rows[:found], features[:found]
 
 
@@ -703,12 +711,15 @@ def bonuses(
     most_voted: int,
     share_unit: float,
     weights: FloatArray,
+    catalogue: Items,
+    vectors: FloatArray,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Of sequences laid end to end, [C] rows and [B] lengths, as Pairs: their features weighted by ``weights`` [6]. The
-    first arguments are a :class:`Memory` and :class:`Habits`, field by field."""
+    """Of sequences laid end to end, [C] rows and [B] lengths, and their ``vectors`` [B, d] in a ``catalogue`` [V, d],
+    as Pairs: features weighted by ``weights`` [7]. The first arguments are a :class:`Memory` and :class:`Habits`, field
+    by field."""
     past = SessionIndex(session_starts, clicked, clicked_at, item_starts, sessions, sessions_at)
     memory = Memory(past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay)
-    pairs = weighed(memory, Habits(older, odds), items, lengths, most_voted, share_unit, weights)
+    pairs = weighed(memory, Habits(older, odds), items, lengths, most_voted, share_unit, weights, catalogue, vectors)
     return pairs.sessions, pairs.rows, pairs.bonuses
 
 
@@ -732,13 +743,16 @@ def weighed(
     most_voted: int,
     share_unit: float,
     weights: FloatArray,
+    catalogue: Items,
+    vectors: FloatArray,
 ) -> Pairs:
     """The same, of whole tuples."""
     room = len(items) + most_voted * len(lengths)
     found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
     start = found = 0
     for session in range(len(lengths)):
-        rows, features = evidence(memory, habits, items[start : start + lengths[session]], most_voted, share_unit)
+        sequence = items[start : start + lengths[session]]
+        rows, features = evidence(memory, habits, sequence, most_voted, share_unit, catalogue, vectors[session])
         for i in range(len(rows)):
             found_sessions[found], found_rows[found] = session, rows[i]
             for j in range(len(weights)):
@@ -1464,7 +1478,7 @@ class Plan(NamedTuple):
     memory: Memory
     habits: Habits
     weights: FloatArray
-    """[6], as of :func:`bonuses`."""
+    """[7], as of :func:`bonuses`."""
     blended: bool
     """Whether there is anything beside the model."""
     most_voted: int
@@ -1524,7 +1538,10 @@ def answer(plan: Plan, box: Box) -> None:
     )  # fmt: skip
     extra = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if plan.blended:
-        extra = weighed(plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights)
+        extra = weighed(
+            plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights, plan.items,
+            vectors,
+        )  # fmt: skip
     codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
     raised, words = asking(codes, plan.native)
     rows, scores, _ = best_of_block(

@@ -127,7 +127,7 @@ def tiny_habits() -> Habits:
 @pytest.fixture(scope="session")
 def blended_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with habits and neighbours."""
-    ids, weights = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3, 0.4)
+    ids, weights = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3, 0.4, -0.5)
     histories = [ids[start : start + 3] for start in range(15)]
     beside = Beside(tiny_habits(), BlendWeights(clicked=-0.5, habit=0.7), tiny_neighbours(), weights)
     return save_tiny(tmp_path_factory.mktemp("blended"), histories, beside)

@@ -19,7 +19,7 @@ from srgnn.sequence import IntArray
 from .examples import Examples
 
 EXAMPLES = 20_000
-"""Validation clicks that are looked at, at most: there are seven numbers to learn."""
+"""Validation clicks that are looked at, at most: there are eight numbers to learn."""
 BEST = 100
 """Items of the model's list that a next click is compared with, beside those that there is evidence for."""
 MODEL_AT_LEAST = 0.01
@@ -33,7 +33,7 @@ class _Choices(NamedTuple):
     """N next clicks, and what each was chosen among: M items in all."""
 
     features: FloatArray
-    """[M, 7]: the model's score, then the evidence."""
+    """[M, 8]: the model's score, then the evidence."""
     example: IntArray
     """[M], from 0 to N - 1, rising."""
     chosen: IntArray
@@ -68,7 +68,8 @@ def _choices(
             vectors = model.session_vectors(sequences)
             best = model.catalogue.top_k(vectors, min(BEST, model.num_items)).rows
             for vector, sequence, rows, target in zip(vectors.numpy(), sequences, best, targets, strict=True):
-                among, known = _among(rows[rows >= 0], evidence(neighbours, habits, sequence), model)
+                found = evidence(neighbours, habits, sequence, items, vector)
+                among, known = _among(rows[rows >= 0], found, model)
                 where = int(np.searchsorted(among, target))
                 if where == len(among) or among[where] != target:
                     continue
@@ -84,7 +85,7 @@ def _choices(
 
 
 def _among(best: IntArray, found: Evidence, model: SRGNNScorer) -> tuple[IntArray, npt.NDArray[np.float64]]:
-    """Items that may be answered, rising [n], and the evidence for them [n, 6]."""
+    """Items that may be answered, rising [n], and the evidence for them [n, 7]."""
     rows = np.union1d(best, found.rows)
     rows = rows[model.catalogue.servable.numpy()[rows]]
     features = np.zeros((len(rows), found.features.shape[1]))
@@ -94,7 +95,7 @@ def _among(best: IntArray, found: Evidence, model: SRGNNScorer) -> tuple[IntArra
 
 
 def _most_likely(choices: _Choices) -> npt.NDArray[np.float64]:
-    """[7]."""
+    """[8]."""
     features, example = torch.from_numpy(choices.features), torch.from_numpy(choices.example)
     chosen, count = torch.from_numpy(choices.chosen), len(choices.chosen)
     weights = torch.zeros(features.shape[1])

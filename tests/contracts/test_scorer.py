@@ -42,7 +42,7 @@ def build(name) -> Recommender:
         index = SessionIndex.build(SPLIT.items, SPLIT.offsets, ITEMS)
         examples = Examples(SPLIT, RULES)
         habits = learn(*examples.batch(np.arange(len(examples))))
-        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4, 0.5), habits)
+        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4, 0.5, -0.6), habits)
     return Recommender(VOCABULARY, RULES, scorer, fallback, name)
 
 

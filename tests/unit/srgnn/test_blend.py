@@ -16,7 +16,7 @@ from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_habits, tiny_model, t
 from tests.corpora import split_of
 
 PLAIN = Weights()
-VOTES, CLICKED, AGE, REPEATS, LAST, HABIT = range(6)
+VOTES, CLICKED, AGE, REPEATS, LAST, HABIT, SCORE = range(7)
 
 
 def neighbours(sessions, num_items=10, weights=PLAIN):
@@ -24,9 +24,15 @@ def neighbours(sessions, num_items=10, weights=PLAIN):
     return Neighbours(SessionIndex.build(np.asarray(split.items, dtype=np.int64), split.offsets, num_items), weights)
 
 
+def evidence_of(neighbours, habits, sequence):
+    """With a model that scores each item by its row."""
+    items = np.arange(len(neighbours.index.item_starts) - 1, dtype=np.float32)[:, None]
+    return evidence(neighbours, habits, np.array(sequence), items, np.ones(1))
+
+
 def told(sessions, sequence, **options):
     """Row -> its features."""
-    found = evidence(neighbours(sessions, **options), NO_HABITS, np.array(sequence))
+    found = evidence_of(neighbours(sessions, **options), NO_HABITS, sequence)
     return dict(zip(found.rows.tolist(), found.features.tolist(), strict=True))
 
 
@@ -41,15 +47,15 @@ def test_votes_count_by_their_share():
 def test_the_sessions_own_clicks_are_told_with_age_and_number():
     found = told([[9, 8]], [3, 4, 3, 5])
     assert found == {
-        3: [0, 1, pytest.approx(math.log(2)), pytest.approx(math.log(2)), 0, RARE],
-        4: [0, 1, pytest.approx(math.log(3)), 0, 0, RARE],
-        5: [0, 1, 0, 0, 1, RARE],
+        3: [0, 1, pytest.approx(math.log(2)), pytest.approx(math.log(2)), 0, RARE, 3],
+        4: [0, 1, pytest.approx(math.log(3)), 0, 0, RARE, 4],
+        5: [0, 1, 0, 0, 1, RARE, 5],
     }
 
 
 def test_habits_say_how_likely_the_sessions_own_clicks_are():
     habits = tiny_habits()
-    found = evidence(Neighbours.nobody(10), habits, np.array([7, 7, 3]))  # everything twice: 3 is next
+    found = evidence_of(Neighbours.nobody(10), habits, [7, 7, 3])  # everything twice: 3 is next
     told = dict(zip(found.rows.tolist(), found.features[:, HABIT].tolist(), strict=True))
     shape = shape_of(habits.older, np.array([7, 7, 3]))
     assert told == {3: habits.odds[shape, 0], 7: habits.odds[shape, 1]}
@@ -57,8 +63,13 @@ def test_habits_say_how_likely_the_sessions_own_clicks_are():
 
 
 def test_of_more_items_than_a_shape_has_the_oldest_are_rare():
-    found = evidence(Neighbours.nobody(40), tiny_habits(), np.arange(30))
+    found = evidence_of(Neighbours.nobody(40), tiny_habits(), range(30))
     assert found.features[:, HABIT].tolist()[:20] == [RARE] * 20
+
+
+def test_what_the_model_thinks_of_the_sessions_own_clicks_is_told_of_no_others():
+    found = told([[0, 5], [0, 6]], [4, 0])
+    assert {row: each[SCORE] for row, each in found.items()} == {4: 4, 0: 0, 5: 0, 6: 0}
 
 
 def test_votes_that_weigh_nothing_say_nothing():
@@ -79,7 +90,7 @@ def test_of_many_voted_items_the_most_voted_count_and_clicks_stay():
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=9), st.data())
 def test_rows_are_distinct_and_shares_add_up(sessions, data):
     sequence = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=6))
-    found = evidence(neighbours(sessions), NO_HABITS, np.array(sequence))
+    found = evidence_of(neighbours(sessions), NO_HABITS, sequence)
     assert len(set(found.rows.tolist())) == len(found.rows)
     assert set(sequence) <= set(found.rows.tolist())
     total = (np.expm1(found.features[:, VOTES]) * SHARE_UNIT).sum()
@@ -88,15 +99,17 @@ def test_rows_are_distinct_and_shares_add_up(sessions, data):
 
 def test_a_score_is_the_models_and_the_bonus():
     alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
-    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3, 0.4)
+    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3, 0.4, -0.5)
     blended = BlendScorer(alone, tiny_neighbours(), weights, tiny_habits())
     sequence = np.array([3, 7, 3])
     before, after = (
         dict(zip(top.rows[0].tolist(), top.scores[0].tolist(), strict=True))
         for top in (alone.top_k([sequence], TINY_ITEMS), blended.top_k([sequence], TINY_ITEMS))
     )
-    found = evidence(blended.neighbours, blended.habits, sequence)
-    bonus = dict(zip(found.rows.tolist(), (found.features @ [0.6, -1.0, 0.5, 0.25, 0.3, 0.4]).tolist(), strict=True))
+    vector, items = alone.session_vectors([sequence]).numpy()[0], alone.catalogue.matrix.numpy()
+    found = evidence(blended.neighbours, blended.habits, sequence, items, vector)
+    weighed = found.features @ [0.6, -1.0, 0.5, 0.25, 0.3, 0.4, -0.5]
+    bonus = dict(zip(found.rows.tolist(), weighed.tolist(), strict=True))
     assert after == pytest.approx({row: score + bonus.get(row, 0) for row, score in before.items()}, rel=1e-5)
 
 

@@ -44,7 +44,7 @@ def with_everything(scan, width=LANES + 4):
     rng = np.random.default_rng(0)
     clicked, starts = rng.integers(0, NUM_ITEMS, 4000), np.arange(0, 4001, 5)
     habits = learn(clicked[:3999], np.full(1333, 3), rng.integers(0, NUM_ITEMS, 1333))
-    weights = BlendWeights(votes=0.5, clicked=-1.0, age=0.3, repeats=0.2, last=0.1, habit=0.4)
+    weights = BlendWeights(votes=0.5, clicked=-1.0, age=0.3, repeats=0.2, last=0.1, habit=0.4, score=-0.5)
     past = SessionIndex.build(clicked, starts, NUM_ITEMS)
     return BlendScorer(model_alone(scan, width), Neighbours(past), weights, habits)
 
