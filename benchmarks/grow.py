@@ -71,7 +71,7 @@ def main(artifact: Path, items: int, output: Path, corpus: Path | None, historie
         raise InputError(f"--items is {items}: {loaded.name} has {len(old.vocabulary)} already")
     random = np.random.default_rng(seed)
     sources = draw_sources(old.fallback.clicks, items, random)
-    real = model_of(old.scorer).catalogue.matrix
+    real = embedding(model_of(old.scorer))
     grown = Grown(loaded, sources, Turn.of(real, sources), seed)
     path = publish(output, grown.manifest(), grown.write)
     if corpus and histories:
@@ -80,6 +80,11 @@ def main(artifact: Path, items: int, output: Path, corpus: Path | None, historie
     for name, quantiles in near.items():
         click.echo(f"cosine to the nearest neighbour, {name:5}: {quantiles}")
     click.echo(json.dumps({"artifact": str(path), "items": items, "nearest_cosine": near}))
+
+
+def embedding(model: SRGNNScorer) -> Tensor:
+    """[V, d]: what the model has learnt of its items, without their trend."""
+    return model.catalogue.matrix[:, : model.config.hidden_size].contiguous()
 
 
 def draw_sources(clicks: IntArray, items: int, random: np.random.Generator) -> npt.NDArray[np.int32]:
@@ -131,7 +136,7 @@ class Grown:
         self.ids: list[str] = []
 
     def manifest(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.old.manifest.items() if name != "blend"}
+        kept = {name: value for name, value in self.old.manifest.items() if name not in ("blend", "trend")}
         return kept | {
             "dataset": f"{self.old.manifest['dataset'][:48]}-{len(self.sources)}",
             "items": len(self.sources),
@@ -143,7 +148,7 @@ class Grown:
         """All files but the manifest."""
         old, size = self.old.recommender, len(self.sources)
         model = model_of(old.scorer)
-        quantised = self._write_matrices(folder, model.catalogue.matrix)
+        quantised = self._write_matrices(folder, embedding(model))
         fallback = grown_fallback(old.fallback, size)
         counts = {name: getattr(fallback, name) for name in ("clicks", "offsets", "next_rows", "next_clicks")}
         stored = create(folder / "fallback.safetensors", {name: ("I64", array.shape) for name, array in counts.items()})

@@ -41,7 +41,7 @@ from .directory import HABITS, INDEX, NEIGHBOURS, VERSION, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .habits import fits
-from .loops import GROUP, Habits
+from .loops import GROUP, FloatArray, Habits
 from .neighbours import Neighbours, Weights
 from .packed import State, encoder_shapes
 from .recommender import Recommender
@@ -96,9 +96,13 @@ def save(
     provenance: dict[str, Any],
     metrics: dict[str, Any],
     beside: Beside = NOTHING_BESIDE,
+    trend: FloatArray | None = None,
 ) -> Path:
-    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written."""
-    alone = SRGNNScorer.of_model(model, fallback.clicks > 0)
+    """Write a new artifact into ``directory``, point ``LATEST`` at it, return its path. Nothing stays half-written.
+
+    ``trend`` [V] is what ``beside`` weighs, if it does.
+    """
+    alone = SRGNNScorer.of_model(model, fallback.clicks > 0, trend)
 
     def write(partial: Path) -> None:
         _write_files(partial, model, alone.catalogue.matrix, vocabulary, fallback)
@@ -118,6 +122,8 @@ def save(
     }
     if beside != NOTHING_BESIDE:
         manifest["blend"] = _blend(beside)
+    if trend is not None:
+        manifest["trend"] = True
     return publish(directory, manifest, write)
 
 
@@ -187,7 +193,8 @@ def load(path: Path | str, *, exact: bool = False, beside: Used = "all") -> Arti
     path, manifest = verify(path)
     config, rules = _configs(path, manifest)
     vocabulary = _read_vocabulary(path, manifest)
-    encoder, items = _read_model(path, config, rules, len(vocabulary))
+    width = config.hidden_size + (manifest.get("trend") is True)
+    encoder, items = _read_model(path, config, rules, (len(vocabulary), width))
     if manifest["version"] == 1:
         items = unit_rows(items) if config.scoring == "cosine" else items
         quantised = quantise(items)
@@ -234,10 +241,12 @@ def _read_vocabulary(path: Path, manifest: dict[str, Any]) -> Vocabulary:
     return vocabulary
 
 
-def _read_model(path: Path, config: SRGNNConfig, rules: SessionRules, num_items: int) -> tuple[State, Tensor]:
-    """The encoder's parameters, and the stored embedding [V, d]."""
+def _read_model(
+    path: Path, config: SRGNNConfig, rules: SessionRules, embedding_shape: tuple[int, int]
+) -> tuple[State, Tensor]:
+    """The encoder's parameters, and the stored embedding [V, D]."""
     shapes = {f"encoder.{name}": shape for name, shape in encoder_shapes(config, rules.max_length).items()}
-    shapes["embedding"] = (num_items, config.hidden_size)
+    shapes["embedding"] = embedding_shape
     expected = {name: (shape, torch.float32) for name, shape in shapes.items()}
     tensors = _read_tensors(path / "model.safetensors", expected)
     for name, tensor in tensors.items():

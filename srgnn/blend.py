@@ -3,9 +3,10 @@
 A neural model knows what tends to follow what; it forgets pairs of items that were clicked together in few sessions,
 and on a small log it learns little. Session-kNN is the other way round. And a session graph does not show whether a
 session clicks everything twice. So a few items of each session, those that similar past sessions vote for and those it
-clicked itself, get a bonus on top of the model's score: a weighted sum of what :class:`Evidence` says. The weights are
-fitted on validation sessions (:mod:`training.blend`). All other items keep the model's score, which keeps the search
-exact and its cost independent of the catalogue.
+clicked itself, get a bonus on top of the model's score: a weighted sum of what :class:`Evidence` says. All others keep
+the model's score, which keeps the search exact and its cost independent of the catalogue. Only what is the same for all
+sessions, an item's trend, counts everywhere: it is one more column of the catalogue. The weights are fitted on
+validation sessions (:mod:`training.blend`).
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from .loops import FloatArray, Habits, Pairs
 from .neighbours import Neighbours
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray
+from .trend import UNIT
 
 MOST_VOTED = 200
 """Items that votes count for, those with the most; counting all, twice as many, changed nothing on validation."""
@@ -53,6 +55,8 @@ class BlendWeights:
     score: float = 0.0
     """For each unit of the model's own score of an item that was clicked: at -0.5 it counts half of what it does for
     others. A session's vector is made of those items, so that their scores tell less."""
+    trend: float = 0.0
+    """For each e-fold of an item's share of late clicks (:mod:`srgnn.trend`); this one is for all items."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -66,7 +70,7 @@ class Evidence(NamedTuple):
     rows: IntArray
     """[n] distinct catalogue rows."""
     features: FloatArray
-    """[n, 7], in the order of :class:`BlendWeights`."""
+    """[n, 7], in the order of :class:`BlendWeights`, without its last, which needs no session."""
 
 
 def evidence(
@@ -93,7 +97,8 @@ class BlendScorer:
         self.neighbours = neighbours
         self.weights = weights
         self.habits = habits
-        self.vector = np.array(astuple(weights))
+        self.vector = np.array(astuple(weights)[:-1])
+        self.trend = weights.trend * UNIT
 
     @property
     def num_items(self) -> int:
@@ -108,20 +113,27 @@ class BlendScorer:
 
     def top_k(self, sequences: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None = None) -> Top:
         """See :class:`srgnn.scorer.Scorer`."""
-        vectors = self.model.session_vectors(sequences)
-        return self.model.catalogue.top_k(vectors, k, exclude, self.bonuses(sequences, vectors))
+        vectors, bonuses = self._asked(sequences)
+        return self.model.catalogue.top_k(vectors, k, exclude, bonuses)
 
     def ranks(self, sequences: Sequence[IntArray], targets: IntArray) -> Ranks:
         """See :class:`srgnn.scorer.Scorer`."""
-        vectors = self.model.session_vectors(sequences)
-        return self.model.catalogue.ranks(vectors, targets, self.bonuses(sequences, vectors))
+        vectors, bonuses = self._asked(sequences)
+        return self.model.catalogue.ranks(vectors, targets, bonuses)
 
     def attention(self, sequence: IntArray) -> list[float]:
         """The model's."""
         return self.model.attention(sequence)
 
+    def _asked(self, sequences: Sequence[IntArray]) -> tuple[Tensor, Pairs]:
+        """Session vectors [B, D], which know the trend, and what comes on top."""
+        vectors = self.model.session_vectors(sequences)
+        bonuses = self.bonuses(sequences, vectors)
+        vectors[:, self.model.config.hidden_size :] = self.trend
+        return vectors, bonuses
+
     def bonuses(self, sequences: Sequence[IntArray], vectors: Tensor) -> Pairs:
-        """What each session adds to scores of the model, which has made ``vectors`` [B, d] of them; in the order of
+        """What each session adds to scores of the model, which has made ``vectors`` [B, D] of them; in the order of
         sessions."""
         items, lengths = np.concatenate(sequences), np.fromiter(map(len, sequences), np.int64, len(sequences))
         memory = self.neighbours.memory

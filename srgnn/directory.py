@@ -15,8 +15,8 @@ from .atomic import hidden_beside, put_in_place, replaced_when_whole
 from .errors import ArtifactError, ConfigError
 
 FORMAT = "srgnn-artifact"
-VERSION = 2
-READABLE_VERSIONS = (1, 2)
+VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 FILES = (
     "model.safetensors",
     "catalogue.safetensors",
@@ -68,7 +68,7 @@ def _seal(partial: Path, manifest: dict[str, Any]) -> str:
         "items": manifest["items"],
         "model": manifest["model"],
         "rules": manifest["rules"],
-        **{name: manifest[name] for name in ("blend",) if name in manifest},
+        **{name: manifest[name] for name in ("blend", "trend") if name in manifest},
         "files": {name: _fingerprint(partial / name) for name in files},
         "provenance": manifest["provenance"],
         "metrics": manifest["metrics"],

@@ -120,6 +120,7 @@ def plan_of(scorer: Scorer) -> Plan | None:
         memory=neighbours.memory,
         habits=blend.habits if blend else NO_HABITS,
         weights=blend.vector if blend else np.zeros(7),
+        trend=blend.trend if blend else 0.0,
         blended=blend is not None,
         most_voted=MOST_VOTED,
         share_unit=SHARE_UNIT,

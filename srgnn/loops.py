@@ -268,16 +268,18 @@ def encode(
     steps: int,
     length: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Session vectors [B, d] of sequences laid end to end, [C] rows of ``items`` [V, d] and [B] lengths >= 1; and how
-    much each click weighs in its session's sum [C]. The rest is an :class:`Encoder`, field by field."""
+    """Session vectors [B, D] of sequences laid end to end, [C] rows of ``items`` [V, D] and [B] lengths >= 1; and how
+    much each click weighs in its session's sum [C]. The rest is an :class:`Encoder`, field by field. Of the D numbers
+    of items and vectors it knows the first d, and leaves the others 0."""
     x, edge_index, weight_in, weight_out, click_node, click_session, click_age, last_node = session_graphs(
         clicked, lengths
     )
-    h = np.empty((len(x), items.shape[1]))
+    d = hidden.shape[0]
+    h = np.empty((len(x), d))
     for node in range(len(x)):
         if not 0 <= x[node] < len(items):
             raise IndexError("a sequence holds a row that the catalogue has not")
-        h[node] = items[x[node]]
+        h[node] = items[x[node], :d]
     for _ in range(steps):
         heard = neighbour_means(h, edge_index, weight_in, weight_out)
         h = gated(h, product(heard, means), product(h, hidden), bias, hidden_bias)
@@ -287,7 +289,9 @@ def encode(
     vectors = weighted_sums(alphas, clicks, click_session, len(lengths))
     if len(merge):
         vectors = product(np.concatenate((vectors, last_clicked), axis=1), merge) + merge_bias
-    return scaled(vectors, length) if length > 0 else vectors, alphas
+    whole = np.zeros((len(vectors), items.shape[1]))
+    whole[:, :d] = scaled(vectors, length) if length > 0 else vectors
+    return whole, alphas
 
 
 @fused
@@ -1479,6 +1483,8 @@ class Plan(NamedTuple):
     habits: Habits
     weights: FloatArray
     """[7], as of :func:`bonuses`."""
+    trend: float
+    """The last number of all vectors, where items have one for it."""
     blended: bool
     """Whether there is anything beside the model."""
     most_voted: int
@@ -1542,6 +1548,7 @@ def answer(plan: Plan, box: Box) -> None:
             plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights, plan.items,
             vectors,
         )  # fmt: skip
+    vectors[:, len(e.hidden) :] = plan.trend
     codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
     raised, words = asking(codes, plan.native)
     rows, scores, _ = best_of_block(

@@ -49,7 +49,7 @@ def encoder_shapes(config: SRGNNConfig, max_length: int) -> dict[str, tuple[int,
 
 
 class PackedEncoder:
-    """Sequences of catalogue rows -> session vectors float64 [B, d], scaled as SRGNN does, and alpha of each click [C]:
+    """Sequences of catalogue rows -> session vectors float64 [B, D], scaled as SRGNN does, and alpha of each click [C]:
     how much it weighs in the global session embedding."""
 
     def __init__(self, state: State, config: SRGNNConfig) -> None:
@@ -75,7 +75,8 @@ class PackedEncoder:
         )
 
     def __call__(self, items: Items, sequences: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
-        """``items``: the embeddings, float32 [V, d]. Raises ValueError on an empty sequence or on none at all."""
+        """``items``: the embeddings, float32 [V, D], more than d numbers wide where the catalogue knows more of items
+        than the model; vectors are 0 there. Raises ValueError on an empty sequence or on none at all."""
         flat: tuple[Any, ...] = (items, *laid_end_to_end(sequences), *self.weights)
         return encode(*flat)
 

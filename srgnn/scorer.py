@@ -12,8 +12,10 @@ from torch import Tensor
 from .catalogue import Catalogue, Ranks, Top
 from .config import SRGNNConfig
 from .errors import InputError
+from .loops import FloatArray
 from .packed import PackedEncoder, State
 from .sequence import IntArray
+from .trend import as_column
 
 if TYPE_CHECKING:
     from .model import SRGNN
@@ -53,9 +55,15 @@ class SRGNNScorer:
         self._items = catalogue.matrix.numpy()
 
     @classmethod
-    def of_model(cls, model: "SRGNN", servable: npt.NDArray[np.bool_]) -> "SRGNNScorer":
-        """The scorer of a model as it is now; ``servable`` [V]: the items that may be answered."""
-        catalogue = Catalogue(model.item_matrix().detach().cpu(), torch.from_numpy(servable))
+    def of_model(
+        cls, model: "SRGNN", servable: npt.NDArray[np.bool_], trend: FloatArray | None = None
+    ) -> "SRGNNScorer":
+        """The scorer of a model as it is now; ``servable`` [V]: the items that may be answered; ``trend`` [V]: as a
+        last column of the catalogue (:mod:`srgnn.trend`), for which the model's own vectors have a 0."""
+        matrix = model.item_matrix().detach().cpu()
+        if trend is not None:
+            matrix = torch.cat([matrix, torch.from_numpy(as_column(trend))], 1)
+        catalogue = Catalogue(matrix, torch.from_numpy(servable))
         return cls(model.config, model.encoder.state_dict(), catalogue)
 
     @property
@@ -79,7 +87,7 @@ class SRGNNScorer:
         return self.catalogue.ranks(self.session_vectors(sequences), targets)
 
     def session_vectors(self, sequences: Sequence[IntArray]) -> Tensor:
-        """Float64 [B, d]."""
+        """Float64 [B, D], D numbers as items have them in the catalogue."""
         return torch.from_numpy(self._packed(self._items, sequences)[0])
 
     def attention(self, sequence: IntArray) -> list[float]:

@@ -25,7 +25,7 @@ from srgnn import ann, artifact
 from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights, model_of
 from srgnn.fallback import Fallback
 from srgnn.habits import learn
-from srgnn.loops import Habits
+from srgnn.loops import FloatArray, Habits
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender
@@ -93,7 +93,12 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("artifacts"), [ids[:3], ids[-4:]])
 
 
-def save_tiny(directory: Path, probe_histories: list[list[str]], beside: Beside = NOTHING_BESIDE) -> Path:
+def save_tiny(
+    directory: Path,
+    probe_histories: list[list[str]],
+    beside: Beside = NOTHING_BESIDE,
+    trend: FloatArray | None = None,
+) -> Path:
     """``directory``, with the untrained SR-GNN over 40 items in it."""
     artifact.save(
         directory,
@@ -106,6 +111,7 @@ def save_tiny(directory: Path, probe_histories: list[list[str]], beside: Beside 
         provenance={},
         metrics={},
         beside=beside,
+        trend=trend,
     )
     return directory
 
@@ -124,13 +130,18 @@ def tiny_habits() -> Habits:
     return learn(np.concatenate(sequences), lengths, lengths // 2)
 
 
+def tiny_trend() -> FloatArray:
+    """The later in the catalogue, the more clicked of late."""
+    return np.linspace(-2, 1, TINY_ITEMS)
+
+
 @pytest.fixture(scope="session")
 def blended_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with habits and neighbours."""
-    ids, weights = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3, 0.4, -0.5)
+    """The same with habits, neighbours and a trend."""
+    ids, weights = tiny_vocabulary().ids, BlendWeights(0.6, -1.0, 0.5, 0.5, 0.3, 0.4, -0.5, 0.3)
     histories = [ids[start : start + 3] for start in range(15)]
-    beside = Beside(tiny_habits(), BlendWeights(clicked=-0.5, habit=0.7), tiny_neighbours(), weights)
-    return save_tiny(tmp_path_factory.mktemp("blended"), histories, beside)
+    beside = Beside(tiny_habits(), BlendWeights(clicked=-0.5, habit=0.7, trend=0.2), tiny_neighbours(), weights)
+    return save_tiny(tmp_path_factory.mktemp("blended"), histories, beside, tiny_trend())
 
 
 @pytest.fixture(scope="session")

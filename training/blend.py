@@ -15,11 +15,12 @@ from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import IntArray
+from srgnn.trend import UNIT
 
 from .examples import Examples
 
 EXAMPLES = 20_000
-"""Validation clicks that are looked at, at most: there are eight numbers to learn."""
+"""Validation clicks that are looked at, at most: there are nine numbers to learn."""
 BEST = 100
 """Items of the model's list that a next click is compared with, beside those that there is evidence for."""
 MODEL_AT_LEAST = 0.01
@@ -33,7 +34,7 @@ class _Choices(NamedTuple):
     """N next clicks, and what each was chosen among: M items in all."""
 
     features: FloatArray
-    """[M, 8]: the model's score, then the evidence."""
+    """[M, 9]: the model's score, then the evidence, at last the trend."""
     example: IntArray
     """[M], from 0 to N - 1, rising."""
     chosen: IntArray
@@ -73,8 +74,8 @@ def _choices(
                 where = int(np.searchsorted(among, target))
                 if where == len(among) or among[where] != target:
                     continue
-                scores = items[among] @ vector
-                features.append(np.column_stack([scores, known]).astype(np.float32))
+                trend = UNIT * items[among, model.config.hidden_size :].sum(1)  # of one column or none
+                features.append(np.column_stack([items[among] @ vector, known, trend]).astype(np.float32))
                 sizes.append(len(among))
                 chosen.append(place + where)
                 place += len(among)
@@ -95,7 +96,7 @@ def _among(best: IntArray, found: Evidence, model: SRGNNScorer) -> tuple[IntArra
 
 
 def _most_likely(choices: _Choices) -> npt.NDArray[np.float64]:
-    """[8]."""
+    """[9]."""
     features, example = torch.from_numpy(choices.features), torch.from_numpy(choices.example)
     chosen, count = torch.from_numpy(choices.chosen), len(choices.chosen)
     weights = torch.zeros(features.shape[1])

@@ -38,7 +38,7 @@ from .corpus import Corpus, Split, concatenate
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
-from .product import habits_of, neighbours_of, save_artifact
+from .product import habits_of, neighbours_of, save_artifact, trend_of
 from .run import Run, restore, save_checkpoint
 from .schedule import batch_size, learning_rate
 from .teachers import Teachers
@@ -294,7 +294,8 @@ def _add_evidence(run: Run, corpus: Corpus) -> None:
         return
     run.model.load_state_dict(run.best)
     run.model.eval()
-    model = SRGNNScorer.of_model(run.model, np.bincount(corpus.train.items, minlength=num_items) > 0)
+    servable = np.bincount(corpus.train.items, minlength=num_items) > 0
+    model = SRGNNScorer.of_model(run.model, servable, trend_of(corpus.train, num_items))
     examples = Examples(corpus.validation, run.recipe.rules)
     habits = habits_of(corpus.train, run.recipe.rules) if config.habits else NO_HABITS
     for name in wanted:

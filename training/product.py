@@ -13,10 +13,11 @@ from srgnn import __version__, artifact
 from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights
 from srgnn.fallback import Fallback
 from srgnn.habits import learn
-from srgnn.loops import Habits
+from srgnn.loops import FloatArray, Habits
 from srgnn.neighbours import Neighbours
 from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex
+from srgnn.trend import trend
 
 from .corpus import Corpus, Split, concatenate
 from .examples import Examples
@@ -49,6 +50,7 @@ def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
             **{f"validation_with_{name}": figures for name, figures in run.blended.items()},
         },
         beside=_beside(run, seen),
+        trend=trend_of(seen, run.model.num_items) if run.blend else None,
     )
 
 
@@ -95,6 +97,11 @@ def neighbours_of(split: Split, num_items: int) -> Neighbours:
     """The sessions of ``split``, as those that vote."""
     items = np.asarray(split.items, dtype=np.int64)
     return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
+
+
+def trend_of(split: Split, num_items: int) -> FloatArray:
+    """[V]."""
+    return trend(np.asarray(split.items), np.asarray(split.offsets), num_items)
 
 
 def habits_of(split: Split, rules: SessionRules) -> Habits:

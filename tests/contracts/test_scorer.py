@@ -14,6 +14,7 @@ from srgnn.recommender import Recommender
 from srgnn.scorer import SRGNNScorer
 from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex
+from srgnn.trend import trend
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import random_sessions, split_of
 from training.baselines import BASELINES, fit_baselines
@@ -37,12 +38,13 @@ def build(name) -> Recommender:
     if name in BASELINES:
         return fit_baselines(VOCABULARY, RULES, SPLIT)[name]
     fallback = Fallback.from_sessions(SPLIT.items, SPLIT.offsets, ITEMS)
-    scorer = SRGNNScorer.of_model(model(name.removesuffix(" + neighbours")), fallback.clicks > 0)
+    late = trend(SPLIT.items, SPLIT.offsets, ITEMS)
+    scorer = SRGNNScorer.of_model(model(name.removesuffix(" + neighbours")), fallback.clicks > 0, late)
     if name.endswith(" + neighbours"):
         index = SessionIndex.build(SPLIT.items, SPLIT.offsets, ITEMS)
         examples = Examples(SPLIT, RULES)
         habits = learn(*examples.batch(np.arange(len(examples))))
-        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4, 0.5, -0.6), habits)
+        scorer = BlendScorer(scorer, Neighbours(index), BlendWeights(0.2, -0.5, 0.1, 0.3, 0.4, 0.5, -0.6, 0.7), habits)
     return Recommender(VOCABULARY, RULES, scorer, fallback, name)
 
 

@@ -112,7 +112,7 @@ def test_version_1_is_still_read():
     assert max(map(abs, answer.scores)) <= loaded.manifest["model"]["scale"]  # unit rows, though stored otherwise
 
 
-def test_version_2_stores_the_items_as_they_are_scored(tmp_path):
+def test_the_items_are_stored_as_they_are_scored(tmp_path):
     torch.manual_seed(0)
     model = SRGNN(SRGNNConfig(hidden_size=4, scoring="cosine"), TINY_ITEMS, TINY_RULES.max_length).eval()
     path = save_again(tmp_path, tiny_vocabulary(), tiny_fallback(), model)
@@ -157,9 +157,17 @@ def test_a_missing_file_is_named(full, name):
         artifact.load(full)
 
 
+def test_version_2_is_still_read(folder):
+    wanted = artifact.load(folder).recommender.recommend([["100", "101"]], 5)
+    assert (
+        artifact.load(resealed(directory.resolve(folder), version=2)).recommender.recommend([["100", "101"]], 5)
+        == wanted
+    )
+
+
 def test_a_newer_format_says_upgrade(folder):
-    path = resealed(directory.resolve(folder), version=3)
-    with pytest.raises(ArtifactError, match="version 3 and this srgnn reads versions 1, 2: upgrade"):
+    path = resealed(directory.resolve(folder), version=4)
+    with pytest.raises(ArtifactError, match="version 4 and this srgnn reads versions 1, 2, 3: upgrade"):
         artifact.load(path)
 
 

@@ -12,7 +12,7 @@ from srgnn.loops import RARE, shape_of
 from srgnn.neighbours import Neighbours, Weights
 from srgnn.scorer import SRGNNScorer
 from srgnn.session_index import SessionIndex
-from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_habits, tiny_model, tiny_neighbours
+from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_habits, tiny_model, tiny_neighbours, tiny_trend
 from tests.corpora import split_of
 
 PLAIN = Weights()
@@ -98,8 +98,8 @@ def test_rows_are_distinct_and_shares_add_up(sessions, data):
 
 
 def test_a_score_is_the_models_and_the_bonus():
-    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0)
-    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3, 0.4, -0.5)
+    alone = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0, tiny_trend())
+    weights = BlendWeights(0.6, -1.0, 0.5, 0.25, 0.3, 0.4, -0.5, 0.7)
     blended = BlendScorer(alone, tiny_neighbours(), weights, tiny_habits())
     sequence = np.array([3, 7, 3])
     before, after = (
@@ -110,7 +110,17 @@ def test_a_score_is_the_models_and_the_bonus():
     found = evidence(blended.neighbours, blended.habits, sequence, items, vector)
     weighed = found.features @ [0.6, -1.0, 0.5, 0.25, 0.3, 0.4, -0.5]
     bonus = dict(zip(found.rows.tolist(), weighed.tolist(), strict=True))
-    assert after == pytest.approx({row: score + bonus.get(row, 0) for row, score in before.items()}, rel=1e-5)
+    wanted = {row: score + bonus.get(row, 0) + 0.7 * tiny_trend()[row] for row, score in before.items()}
+    assert after == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_model_knows_nothing_of_the_trend_that_stands_beside_it():
+    with_trend, without = (
+        SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0, trend) for trend in (tiny_trend(), None)
+    )
+    found, wanted = (scorer.top_k([np.array([3, 7])], TINY_ITEMS) for scorer in (with_trend, without))
+    assert found.rows.tolist() == wanted.rows.tolist()
+    assert found.scores.tolist() == wanted.scores.tolist()
 
 
 def test_without_weight_neighbours_change_nothing():

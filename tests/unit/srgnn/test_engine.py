@@ -30,11 +30,11 @@ NUM_ITEMS = 200
 SCANS = [CompiledInt8Scan, Int8Scan] if int8_is_native() else [CompiledInt8Scan]
 
 
-def model_alone(scan, width=LANES + 4):
+def model_alone(scan, width=LANES + 4, trend=None):
     """Items of unlike lengths, some of which may not be answered."""
     config = SRGNNConfig(hidden_size=width, reversed_positions=True, hybrid=True)
     model = SRGNN(config, NUM_ITEMS, max_length=10)
-    scorer = SRGNNScorer.of_model(model, np.arange(NUM_ITEMS) % 7 > 0)
+    scorer = SRGNNScorer.of_model(model, np.arange(NUM_ITEMS) % 7 > 0, trend)
     matrix, unanswerable = scorer.catalogue.matrix, np.flatnonzero(~scorer.catalogue.servable.numpy())
     scorer.catalogue.scan = scan(matrix, quantise(matrix), unanswerable)
     return scorer
@@ -44,9 +44,9 @@ def with_everything(scan, width=LANES + 4):
     rng = np.random.default_rng(0)
     clicked, starts = rng.integers(0, NUM_ITEMS, 4000), np.arange(0, 4001, 5)
     habits = learn(clicked[:3999], np.full(1333, 3), rng.integers(0, NUM_ITEMS, 1333))
-    weights = BlendWeights(votes=0.5, clicked=-1.0, age=0.3, repeats=0.2, last=0.1, habit=0.4, score=-0.5)
+    weights = BlendWeights(votes=0.5, clicked=-1.0, age=0.3, repeats=0.2, last=0.1, habit=0.4, score=-0.5, trend=0.6)
     past = SessionIndex.build(clicked, starts, NUM_ITEMS)
-    return BlendScorer(model_alone(scan, width), Neighbours(past), weights, habits)
+    return BlendScorer(model_alone(scan, width, rng.normal(size=NUM_ITEMS)), Neighbours(past), weights, habits)
 
 
 SCORERS = [build(scan, width) for build in (model_alone, with_everything) for scan in SCANS for width in (20, 80)]
