@@ -483,9 +483,14 @@ def votes(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
     """Distinct rows [n] in the order they are met, and the sum of the votes for each [n]."""
     sessions, similarity, shared_at = nearest(memory, sequence)
     index = memory.past
-    most = 0
+    most = met = 0
     for session in sessions:
         most += index.session_starts[session + 1] - index.session_starts[session]
+    for session in sessions:  # so that memory fetches all of them at once; below each would wait for the one before it
+        first = index.session_starts[session]
+        met |= index.clicked[first] | index.clicked_at[first]
+    if met < 0:
+        raise IndexError("a past session holds no row")
     table = empty_table(most)
     rows, sums = np.empty(most, np.int64), np.zeros(most)
     decays = np.exp(-np.arange(DISTANCES) / memory.distance_decay)
