@@ -81,8 +81,8 @@ class TrainingConfig:
     negatives: int = 0  # items drawn as negatives for a step; 0, or no fewer than there are items: all of them
     seed: int = 1
     patience: int = 3  # epochs without a better validation score before training stops
-    habits: bool = False  # add how visitors of the log come back to what they clicked to scores, weighted alike
-    neighbours: bool = False  # add votes of similar past sessions to scores, weighted by what validation says
+    habits: bool = False  # add how visitors come back to what they clicked to scores, weighted by what validation says
+    neighbours: bool = False  # add votes of similar past sessions to scores, weighted alike; with either, items' trends
     teachers: int = 0  # models trained before this one, of whose predictions it learns; each costs its training
     teacher_share: float = 0.8  # of what it aims at; the rest is the next click's
     refit: bool = False  # train again on train + validation for the chosen number of epochs
