@@ -37,7 +37,7 @@ from .ann import IVF
 from .blend import NOTHING_BESIDE, Beside, BlendScorer, BlendWeights, Used, model_of
 from .catalogue import Catalogue
 from .config import SRGNNConfig
-from .directory import HABITS, INDEX, NEIGHBOURS, VERSION, publish, verify
+from .directory import HABITS, INDEX, NEIGHBOURS, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .habits import fits
@@ -153,8 +153,8 @@ def save_with_index(
     directory: Path, old: Artifact, index: IVF, provenance: dict[str, Any], probe_histories: Sequence[Sequence[str]]
 ) -> Path:
     """Write ``old`` again with an index, which answers its probes; all other files are shared with ``old``."""
-    if old.manifest["version"] != VERSION:
-        raise ArtifactError(f"{old.path} is of format version {old.manifest['version']}: train it again")
+    if old.manifest["version"] == 1:  # its items are not stored as they are scored
+        raise ArtifactError(f"{old.path} is of format version 1: train it again")
     recommender = old.recommender
     known = model_of(recommender.scorer)
     catalogue = Catalogue(known.catalogue.matrix, known.catalogue.servable, index=index)
