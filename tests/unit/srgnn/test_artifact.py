@@ -15,6 +15,7 @@ from srgnn.model import SRGNN, SRGNNConfig
 from tests.conftest import (
     TINY_ITEMS,
     TINY_RULES,
+    add_index,
     save_tiny,
     tiny_fallback,
     tiny_model,
@@ -377,6 +378,12 @@ def test_version_1_gets_no_index():
     old = artifact.load(Path(__file__).parents[2] / "golden" / "artifact_v1")
     with pytest.raises(ArtifactError, match="format version 1: train it again"):
         artifact.save_with_index(Path("nowhere"), old, None, {}, [])
+
+
+def test_version_2_gets_one(folder, tmp_path):
+    indexed = artifact.load(add_index(resealed(directory.resolve(folder), version=2), tmp_path / "indexed"))
+    assert indexed.manifest["version"] == directory.VERSION
+    assert indexed.recommender.scorer.search.startswith("ivf")
 
 
 def test_an_index_of_another_model_is_refused(full):
