@@ -1,8 +1,9 @@
-"""Artifact v2, the contract between training and service. Only this and :mod:`srgnn.directory` know the format.
+"""Artifact v3, the contract between training and service. Only this and :mod:`srgnn.directory` know the format.
 
     NAME/                       immutable; NAME = dataset-date-first 8 hex of the manifest's sha256
       manifest.json             format, version, model config, session rules, file sizes + sha256, provenance, metrics
-      model.safetensors         float32: encoder, and the item matrix as it is scored (unit rows under cosine)
+      model.safetensors         float32: encoder, and the item matrix as it is scored (unit rows under cosine);
+                                where the manifest says `trend`, with the items' trends as a last column
       catalogue.safetensors     the item matrix as int8, a scale for every 32 items; checked against the model on load
       fallback.safetensors      training clicks, transitions
       vocabulary.txt            one id a line; line i <-> row i
@@ -14,8 +15,9 @@
     LATEST                      name of the newest artifact beside it, replaced atomically
 
 Written to a hidden sibling, synced, renamed. Nothing in it is code, nothing is unpickled. Both matrices are used where
-they lie in the mapped files, so that any number of processes on a machine share one copy. Version 1, still read, has
-the embedding before it was normalised, and a scale for every item: each process makes matrices of its own from it.
+they lie in the mapped files, so that any number of processes on a machine share one copy. Two versions are still read:
+2 knows no trend; 1 has the embedding before it was normalised, and a scale for every item, so that each process makes
+matrices of its own from it.
 """
 
 import json

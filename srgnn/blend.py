@@ -128,7 +128,7 @@ class BlendScorer:
     def _asked(self, sequences: Sequence[IntArray]) -> tuple[Tensor, Pairs]:
         """Session vectors [B, D], which know the trend, and what comes on top."""
         vectors = self.model.session_vectors(sequences)
-        bonuses = self.bonuses(sequences, vectors)
+        bonuses = self.bonuses(sequences, vectors)  # first: the model's own scores of clicked items know no trend
         vectors[:, self.model.config.hidden_size :] = self.trend
         return vectors, bonuses
 
