@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isnan
 from typing import Any, NamedTuple
 
@@ -68,6 +68,8 @@ class Weights:
 STAN = Weights(click_decay=1.5, session_decay=1.0, distance_decay=4.0, idf=True)
 """The three decays of STAN (Garg et al., SIGIR 2019). Unlike there, rare items count more and the similarity
 is no cosine: both were better on validation (docs/log.md)."""
+VOTERS = replace(STAN, neighbours=100, sample=250)
+"""Those that vote beside a model, which knows most of it: twice as many say nothing more, and cost more."""
 
 
 class Neighbours:

@@ -14,7 +14,7 @@ from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights
 from srgnn.fallback import Fallback
 from srgnn.habits import learn
 from srgnn.loops import FloatArray, Habits
-from srgnn.neighbours import Neighbours
+from srgnn.neighbours import VOTERS, Neighbours
 from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex
 from srgnn.trend import trend
@@ -96,7 +96,7 @@ def _provenance(run: Run, corpus: Corpus) -> dict[str, Any]:
 def neighbours_of(split: Split, num_items: int) -> Neighbours:
     """The sessions of ``split``, as those that vote."""
     items = np.asarray(split.items, dtype=np.int64)
-    return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items))
+    return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items), VOTERS)
 
 
 def trend_of(split: Split, num_items: int) -> FloatArray:
