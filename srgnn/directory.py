@@ -69,7 +69,7 @@ def _seal(partial: Path, manifest: dict[str, Any]) -> str:
         "model": manifest["model"],
         "rules": manifest["rules"],
         **{name: manifest[name] for name in ("blend", "trend") if name in manifest},
-        "files": {name: _fingerprint(partial / name) for name in files},
+        "files": {name: fingerprint(partial / name) for name in files},
         "provenance": manifest["provenance"],
         "metrics": manifest["metrics"],
     }
@@ -105,7 +105,7 @@ def verify(path: Path | str) -> tuple[Path, dict[str, Any]]:
     for name, expected in files.items():
         if not (path / name).is_file():
             raise ArtifactError(f"{path / name} is missing: copy the whole artifact again")
-        found = _fingerprint(path / name)
+        found = fingerprint(path / name)
         if found != expected:
             raise ArtifactError(
                 f"{path / name} is damaged: found {found['bytes']} bytes with sha256 {found['sha256'][:12]}..., "
@@ -171,7 +171,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size and sha256, as a manifest lists its files."""
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srgnn.atomic import hidden_beside, put_in_place, sync
+from srgnn.directory import fingerprint
 from srgnn.errors import DataError
 from srgnn.vocabulary import Vocabulary
 
@@ -156,7 +157,7 @@ class CorpusWriter:
     def commit(self, vocabulary: Vocabulary, manifest: Mapping[str, Any]) -> None:
         """Write vocabulary and manifest, then put the corpus in its place."""
         vocabulary.write(self._partial / VOCABULARY)
-        files = {file.name: _describe(file) for file in sorted(self._partial.iterdir())}
+        files = {file.name: fingerprint(file) for file in sorted(self._partial.iterdir())}
         head = {"format": FORMAT, "version": VERSION, "files": files}
         text = json.dumps({**head, **manifest, **head}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -296,11 +297,6 @@ def _require_size(file: Path, expected: int) -> None:
     if found != expected:
         state = "is missing" if found is None else f"has {found} bytes"
         raise DataError(f"{file} {state}, expected {expected} bytes: prepare the corpus again")
-
-
-def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def _make_partial(path: Path) -> Path:

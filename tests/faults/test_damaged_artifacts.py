@@ -109,7 +109,7 @@ def resealed(path: Path) -> Path:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         for name in manifest["files"]:
-            manifest["files"][name] = directory._fingerprint(path / name)
+            manifest["files"][name] = directory.fingerprint(path / name)
         (path / "manifest.json").write_text(json.dumps(manifest))
         return path.rename(path.with_name(f"tiny-20260101-{directory._sha256(path / 'manifest.json')[:8]}"))
     except (ValueError, LookupError, TypeError, OSError, ArtifactError):

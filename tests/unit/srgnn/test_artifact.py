@@ -51,7 +51,7 @@ def resealed(path: Path, change=None, **manifest_changes) -> Path:
         change(path)
     manifest = json.loads((path / "manifest.json").read_text())
     for name in manifest["files"]:
-        manifest["files"][name] = directory._fingerprint(path / name)
+        manifest["files"][name] = directory.fingerprint(path / name)
     manifest |= manifest_changes
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path.rename(path.with_name(f"tiny-20260101-{directory._sha256(path / 'manifest.json')[:8]}"))
