@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,6 @@ from .errors import ConfigError
 from .vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
-Places = TypeVar("Places", IntArray, int)
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ def encode(vocabulary: Vocabulary, history: Sequence[str]) -> IntArray:
 
 def window(rows: IntArray, rules: SessionRules) -> IntArray:
     """The last clicks of one sequence: int64 [min(n, max_length)]."""
-    return rows[int(window_starts(0, len(rows), rules)) :]
+    return rows[-rules.max_length :]
 
 
-def window_starts(starts: Places, ends: Places, rules: SessionRules) -> Places:
-    """Where windows ending (exclusively) at ``ends`` begin, for sequences beginning at ``starts``: [B], or one."""
-    begins: Places = np.maximum(starts, ends - rules.max_length)
+def window_starts(starts: IntArray, ends: IntArray, rules: SessionRules) -> IntArray:
+    """Where the same windows of many begin, that end (exclusively) at ``ends`` [B] of sequences from ``starts`` [B]."""
+    begins: IntArray = np.maximum(starts, ends - rules.max_length)
     return begins
