@@ -9,6 +9,22 @@ import click
 
 from srgnn.cli import emit
 
+# Options of more than one command.
+of_recipe = click.option(
+    "--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file."
+)
+of_settings = click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable."
+)
+of_corpus = click.option("--corpus", required=True, metavar="DIR", help="What `srgnn prepare` wrote.")
+of_device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+
 
 class ManyInputs(click.Command):
     """Lets one `--input` take several paths, as in `--input train.txt test.txt --output corpus`."""
@@ -45,7 +61,7 @@ def resumable(output: str, remedy: str) -> Iterator[None]:
 
 
 @click.command(cls=ManyInputs)
-@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
+@of_recipe
 @click.option(
     "--input",
     "inputs",
@@ -55,7 +71,7 @@ def resumable(output: str, remedy: str) -> Iterator[None]:
 )
 @click.option("--output", required=True, metavar="DIR", help="Where the corpus goes; an older corpus is replaced.")
 @click.option("--engine", default="duckdb", show_default=True, help="What runs the preparation: duckdb.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+@of_settings
 def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overrides: Sequence[str]) -> None:
     """Turn click logs into a corpus: clean, filter, cut into train, validation and test, number the items.
 
@@ -78,8 +94,8 @@ def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overri
 
 
 @click.command()
-@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
-@click.option("--corpus", required=True, metavar="DIR", help="What `srgnn prepare` wrote.")
+@of_recipe
+@of_corpus
 @click.option(
     "--output",
     required=True,
@@ -87,14 +103,8 @@ def prepare(config: str, inputs: Sequence[str], output: str, engine: str, overri
     help="Where the artifact's directory and LATEST go; made if missing.",
 )
 @click.option("--resume", is_flag=True, help="Continue the interrupted training in --output.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+@of_device
+@of_settings
 def train(config: str, corpus: str, output: str, resume: bool, device: str, overrides: Sequence[str]) -> None:
     """Train SR-GNN on a prepared corpus and write an artifact that `srgnn serve` can serve.
 
@@ -159,8 +169,8 @@ def summarize(results: Sequence[Path]) -> None:
 
 
 @click.command()
-@click.option("--config", "config", required=True, metavar="NAME|FILE", help="Recipe: a shipped name or a .toml file.")
-@click.option("--corpus", required=True, metavar="DIR", help="What `srgnn prepare` wrote.")
+@of_recipe
+@of_corpus
 @click.option("--trials", required=True, type=click.IntRange(min=1), help="Trainings in all, those of before included.")
 @click.option(
     "--output", required=True, metavar="DIR", help="Where best.toml, trials.csv and the state of the search go."
@@ -170,15 +180,9 @@ def summarize(results: Sequence[Path]) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file of the settings to search; without one, the shipped training/configs/spaces/default.toml.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
+@of_device
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of what the trials try.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+@of_settings
 def tune(
     config: str,
     corpus: str,
