@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from srgnn import artifact
 from srgnn.directory import resolve
 from srgnn.errors import ConfigError, DataError
+from srgnn.neighbours import VOTERS
 from srgnn.trend import as_column
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import split_of
@@ -187,6 +188,7 @@ def test_neighbours_are_those_of_all_sessions_learnt_from(corpus, tmp_path, refi
     loaded = artifact.load(tmp_path)
     scorer, manifest = loaded.recommender.scorer, loaded.manifest
     assert scorer.neighbours.index.num_sessions == (180 if refit == "true" else 160)
+    assert scorer.neighbours.weights == VOTERS
     assert vars(scorer.weights) == manifest["blend"]["weights"]
     assert manifest["metrics"]["validation_with_neighbours"]["mrr@20"] == result["validation_with_neighbours_mrr@20"]
     assert result["validation_with_neighbours_mrr@20"] >= result["validation_mrr@20"]
