@@ -69,7 +69,7 @@ STAN = Weights(click_decay=1.5, session_decay=1.0, distance_decay=4.0, idf=True)
 """The three decays of STAN (Garg et al., SIGIR 2019). Unlike there, rare items count more and the similarity
 is no cosine: both were better on validation (docs/log.md)."""
 VOTERS = replace(STAN, neighbours=100, sample=250)
-"""Those that vote beside a model, which knows most of it: twice as many say nothing more, and cost more."""
+"""Those that vote beside a model, which knows most of it: twice as many add little (docs/log.md), and cost more."""
 
 
 class Neighbours:
