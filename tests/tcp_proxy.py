@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Literal
 
+import uvloop
+
 HOST = "127.0.0.1"
 READ_BYTES = 1 << 16
 
@@ -82,7 +84,7 @@ class Proxy(Switched):
         self._fault = HEALTHY
         self._open: set[asyncio.StreamWriter] = set()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy")
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), name="proxy")
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
@@ -139,7 +141,7 @@ class Proxy(Switched):
                     on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
                     tasks.create_task(self._read(reader, on_the_way, is_reply=writer is client))
                     tasks.create_task(self._write(writer, on_the_way, is_reply=writer is client))
-        except* (OSError, asyncio.CancelledError):  # one end is gone, or the proxy stops
+        except* (OSError, RuntimeError, asyncio.CancelledError):  # one end is gone (uvloop's word), or the proxy stops
             for writer in ends:
                 _reset(writer)
         finally:

@@ -2,7 +2,7 @@
 
 redis-py lends each call a connection of its own, which costs the event loop several times as much (ARCHITECTURE.md).
 Here everything that is ready goes out in one write, and the replies, which come in the order of the commands, are
-handed back in that order. Connecting, TLS, authentication and the protocol stay redis-py's.
+handed back in that order, as the bytes arrive. Connecting, TLS, authentication and what an error means stay redis-py's.
 """
 
 import asyncio
@@ -10,15 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import InvalidResponse, RedisError
 
 Word = str | int
 
 GRACE_SECONDS = 0.005
 """A late call is given up this much later, so that an answer that already lies in the socket is read first: after a
 pause of the event loop itself the timers run before the sockets."""
+
+INCOMPLETE = object()
+"""What the reader gives while a reply is not there as a whole; None and False are replies."""
 
 
 class Pipeline:
@@ -55,25 +59,26 @@ class Pipeline:
             await self._link.aclose()
 
 
-class _Link:
-    """One connection for as long as it lives."""
+class _Link(asyncio.Protocol):
+    """One connection for as long as it lives: redis-py makes it, then its bytes come here."""
 
     def __init__(self, connection: AbstractConnection, timeout_seconds: float) -> None:
         self.broken = False
         self._connection = connection
         self._timeout_seconds = timeout_seconds
-        self._unsent: list[tuple[bytes, asyncio.Future[Any]]] = []
-        self._sent: deque[asyncio.Future[Any]] = deque()
-        self._ready = asyncio.Event()
-        self._running = asyncio.create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[bytes] = []
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._transport: asyncio.WriteTransport | None = None
+        self._running = self._loop.create_task(self._run())
 
     @property
     def waiting(self) -> int:
-        return len(self._unsent) + len(self._sent)
+        return len(self._waiting)
 
     async def call(self, command: tuple[Word, ...]) -> Any:
         future = self._queue(command)
-        timer = asyncio.get_running_loop().call_later(self._timeout_seconds, self._late, future)
+        timer = self._loop.call_later(self._timeout_seconds, self._late, future)
         try:
             return await future
         finally:
@@ -84,9 +89,11 @@ class _Link:
         self._queue(command).add_done_callback(lambda future: future.exception())
 
     def _queue(self, command: tuple[Word, ...]) -> "asyncio.Future[Any]":
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._unsent.append((pack_command(command), future))  # type: ignore[arg-type]  # any length, not just one
-        self._ready.set()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(future)
+        self._unsent.append(pack_command(command))  # type: ignore[arg-type]  # any length, not just one
+        if self._transport is not None and len(self._unsent) == 1:
+            self._loop.call_soon(self._send)
         return future
 
     async def aclose(self) -> None:
@@ -98,49 +105,71 @@ class _Link:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send())
-                tasks.create_task(self._receive())
-        except* (RedisError, OSError, TimeoutError) as errors:
-            cause = _first(errors)
-        except* RuntimeError as errors:  # uvloop's word for a connection that was closed just now
-            cause = ConnectionError(str(_first(errors)))
+            self._take_over()
+            await asyncio.Event().wait()  # until it breaks
+        except (RedisError, OSError, TimeoutError) as error:
+            cause = error
         finally:
             self._break(cause)
             await self._connection.disconnect(nowait=True)
 
-    async def _send(self) -> None:
-        while await self._ready.wait():
-            self._ready.clear()
-            packed = [command for command, _ in self._unsent]
-            self._sent.extend(future for _, future in self._unsent)
-            self._unsent.clear()
-            await self._connection.send_packed_command(packed, check_health=False)
+    def _take_over(self) -> None:
+        """From here on what Redis sends is read by :meth:`data_received`, not by redis-py."""
+        connection = self._connection
+        self._reader = Reader(
+            protocolError=InvalidResponse,
+            replyError=connection._parser.parse_error,
+            encoding="utf-8" if connection.encoder.decode_responses else None,
+            notEnoughData=INCOMPLETE,
+        )
+        assert connection._writer is not None
+        self._transport = connection._writer.transport
+        self._transport.set_protocol(self)
+        self._send()
 
-    async def _receive(self) -> None:
-        while True:
-            try:
-                reply = await self._connection.read_response()
-            except ResponseError as error:  # the answer to one command; the connection is fine
-                reply = error
-            if not self._sent:
-                raise ConnectionError("Redis answered a call that nobody made")
-            _set(self._sent.popleft(), reply)
+    def _send(self) -> None:
+        if self._transport is not None and self._unsent:
+            self._transport.write(b"".join(self._unsent))
+            self._unsent.clear()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not INCOMPLETE:
+                self._answer(reply)
+        except (RedisError, OSError, UnicodeError) as error:
+            self._fail(error)
+
+    def _answer(self, reply: Any) -> None:
+        if isinstance(reply, NoConnection):  # Redis is loading, or does not know us: not the answer to one command
+            raise reply
+        if not self._waiting:
+            raise ConnectionError("Redis answered a call that nobody made")
+        _set(self._waiting.popleft(), reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc or ConnectionError("Redis closed the connection"))
 
     def _late(self, future: "asyncio.Future[Any]") -> None:
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._give_up, future)
+        self._loop.call_later(GRACE_SECONDS, self._give_up, future)
 
     def _give_up(self, future: "asyncio.Future[Any]") -> None:
         if not future.done():
-            self._break(TimeoutError(f"no answer within {self._timeout_seconds * 1000:.0f} ms"))
-            self._running.cancel()
+            self._fail(TimeoutError(f"no answer within {self._timeout_seconds * 1000:.0f} ms"))
+
+    def _fail(self, cause: Exception) -> None:
+        self._break(cause)
+        self._running.cancel()
 
     def _break(self, cause: Exception) -> None:
-        """At once, so that the next call goes to a new connection; closing this one takes its time."""
+        """At once, so that the next call goes to a new connection."""
         self.broken = True
-        for future in (*self._sent, *(future for _, future in self._unsent)):
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        for future in self._waiting:
             _set(future, cause)
-        self._sent.clear()
+        self._waiting.clear()
         self._unsent.clear()
 
 
@@ -152,12 +181,3 @@ def _set(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
-    """One exception of a group of groups."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, Exception)
-    return found

@@ -1,13 +1,16 @@
 import asyncio
 import gc
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import trustme
 import uvloop
 from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
 from service.sessions.pipeline import Pipeline
 from tests.redis_server import RedisServer, free_port
@@ -81,7 +84,7 @@ Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def peer(behave: Peer) -> AsyncIterator[str]:
+async def peer(behave: Peer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The URL of something that listens like Redis and behaves otherwise; ``behave`` ends with its connection."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -90,8 +93,8 @@ async def peer(behave: Peer) -> AsyncIterator[str]:
         await behave(reader, writer)
         writer.close()
 
-    async with await asyncio.start_server(until_closed, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with await asyncio.start_server(until_closed, "127.0.0.1", 0, ssl=tls) as server:
+        yield f"redis{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
         await asyncio.wait(tasks)
 
 
@@ -127,6 +130,76 @@ async def test_an_answer_nobody_asked_for_breaks_the_connection(caplog: pytest.L
             await asyncio.sleep(0.02)  # the answer too many comes, and the next call finds a new connection
         await pipeline.aclose()
     assert not caplog.records
+
+
+async def test_replies_that_come_in_pieces_and_several_at_once_are_each_its_own_calls() -> None:
+    async def dribbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """First all of the first but its last byte, byte by byte, then that one together with all the others."""
+        await reader.readuntil(b"PING\r\n")
+        replies = b"$1\r\n8\r\n" + b"$1\r\n9\r\n" + b"$2\r\n10\r\n"
+        for position in range(6):
+            writer.write(replies[position : position + 1])
+            await asyncio.sleep(0.001)
+        writer.write(replies[6:])
+        await reader.read()  # until the other side closes
+
+    async with peer(dribbling) as url:
+        pool = ConnectionPool.from_url(url, protocol=2, driver_info=None)
+        pipeline = Pipeline(pool.make_connection, timeout_seconds=TIMEOUT_SECONDS, max_waiting=10)
+        assert await asyncio.gather(*(pipeline.call("PING") for _ in range(3))) == [b"8", b"9", b"10"]
+        await pipeline.aclose()
+
+
+async def test_a_redis_that_is_loading_is_connected_to_anew() -> None:
+    connections = 0
+
+    async def loading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+        await reader.read()
+
+    async with peer(loading) as url:
+        pool = ConnectionPool.from_url(url, protocol=2, driver_info=None)
+        pipeline = Pipeline(pool.make_connection, timeout_seconds=TIMEOUT_SECONDS, max_waiting=10)
+        for attempt in (1, 2):
+            with pytest.raises(BusyLoadingError):
+                await pipeline.call("PING")
+            assert connections == attempt
+        await pipeline.aclose()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_over_tls_to_a_redis_with_a_password_on_either_event_loop(
+    run: Callable[[Awaitable[None]], None], tmp_path: Path
+) -> None:
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(1 << 16):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(copy(reader, to_redis), copy(from_redis, writer))
+
+    async def answers() -> None:
+        async with peer(pass_on, tls) as url:
+            pipeline = make(f"{url.replace('//', '//:secret@')}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+            long = "x" * 100_000  # more than a TLS record
+            assert await asyncio.gather(*(pipeline.call("ECHO", f"{n}{long}") for n in range(5))) == [
+                f"{n}{long}" for n in range(5)
+            ]
+            await pipeline.aclose()
+
+    with RedisServer() as server:
+        server.command("CONFIG SET requirepass secret")
+        run(answers())
 
 
 def test_a_connection_closed_before_the_call_is_an_error_of_the_call_also_on_uvloop(
