@@ -6,7 +6,6 @@ with the last of them. Only its path is kept: a rollback loads and checks it aga
 """
 
 import asyncio
-import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from srgnn import artifact
 from srgnn.artifact import Artifact
 from srgnn.engine import Engine
 from srgnn.errors import ConfigError, EngineError, SRGNNError
+from srgnn.garbage import settle
 from srgnn.recommender import Recommender
 from srgnn.threads import limit_threads
 
@@ -69,8 +69,7 @@ class Swapper:
         self.versions.moved_to(self._next.path)
         self._next = None
         if self.frozen:
-            gc.collect()
-            gc.freeze()
+            settle()
 
     def abandon(self) -> None:
         """Forget the prepared model."""

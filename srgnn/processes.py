@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -68,12 +67,13 @@ def _in_order(
 
 def _load(artifact: Path) -> None:
     from .artifact import load
+    from .garbage import settle
     from .threads import limit_threads
 
     global _recommender
     limit_threads(1)  # the other cores have workers of their own
     _recommender = load(artifact).recommender
-    gc.freeze()  # it stays to the end; looking through all of it for cycles would take a twentieth of the time
+    settle()
 
 
 def _answer(answer: Callable[[Recommender, Chunk], Answer], chunk: Chunk) -> Answer:

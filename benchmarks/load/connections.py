@@ -31,6 +31,7 @@ class Connection:
     def __init__(self, pool: "Pool", selector: BaseSelector, address: tuple[str, int], call: Call) -> None:
         self._pool, self._selector = pool, selector
         self.call: Call | None = call
+        call.sent = time.monotonic()
         self.used = 0.0
         self._received, self._unsent = b"", call.request
         self._socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
@@ -42,6 +43,7 @@ class Connection:
     def send(self, call: Call) -> None:
         """Send a request; the connection must be free."""
         self.call = call
+        call.sent = time.monotonic()
         try:
             sent = self._socket.send(call.request)
         except BlockingIOError:

@@ -85,6 +85,8 @@ class Result:
     refused: int
     """503 with Retry-After: overload, told at once."""
     refusal_ms: dict[str, float]
+    refusal_after_sending_ms: dict[str, float]
+    """What the service took, where :attr:`refusal_ms` has the client's lag and its waits for order and connections."""
     degraded: int
     by_fallback: int
     """Answers that are not degraded and not from the model: an unknown or empty history."""
@@ -128,6 +130,7 @@ class OpenLoop:
         draw = np.random.default_rng(plan.seed).choice(len(plan.mix), n, p=list(plan.mix.values()))
         self._kinds = [list(plan.mix)[i] for i in draw]
         self._latency, self._lag, self._outcome = [np.nan] * n, [0.0] * n, bytearray(n)
+        self._refusals_seconds: list[float] = []
         self._next = self._finished = self._checked = self._held = 0
         self._reasons: Counter[str] = Counter()
         self._cpu_before: Mapping[str, float] = {}
@@ -176,6 +179,8 @@ class OpenLoop:
 
     def _answered(self, call: Call, answer: bytes, now: float) -> None:
         if wire.refused(answer):
+            if call.index >= self._first:
+                self._refusals_seconds.append(now - call.sent)
             return self._finish(call, REFUSED, now)
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")
@@ -236,6 +241,7 @@ class OpenLoop:
             error_reasons={reason: number for reason, number in self._reasons.most_common() if number},
             refused=int(refused.sum()),
             refusal_ms=percentiles(latency[refused]) if refused.any() else {},
+            refusal_after_sending_ms=percentiles(1000 * np.array(self._refusals_seconds)) if refused.any() else {},
             degraded=int((outcome == DEGRADED).sum()),
             by_fallback=int((outcome == BY_FALLBACK).sum()),
             checked=self._checked,
@@ -383,6 +389,8 @@ class ClosedLoop:
 
     def _answered(self, call: Call, answer: bytes, now: float) -> None:
         if wire.refused(answer):
+            if call.index >= self._first:
+                self._refusals_seconds.append(now - call.sent)
             return self._finish(call, REFUSED, now)
         if not answer.startswith(b"HTTP/1.1 200"):
             return self._failed(call, f"status {wire.status(answer)}")

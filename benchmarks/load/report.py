@@ -83,7 +83,8 @@ def details(result: Result) -> str:
     parts = [f"{kind} {_latency(found)}" for kind, found in result.by_kind.items() if len(result.by_kind) > 1]
     parts += [f"{number:,} x {reason}" for reason, number in result.error_reasons.items()]
     if result.refused:
-        parts.append(f"{result.refused:,} refused {_latency(result.refusal_ms)}")
+        refusals = f"{_latency(result.refusal_ms)}, after sending {_latency(result.refusal_after_sending_ms)}"
+        parts.append(f"{result.refused:,} refused {refusals}")
     for name in ("held_for_order", "waited_for_connection", "by_fallback"):
         if number := getattr(result, name):
             parts.append(f"{number:,} {name.replace('_', ' ')}")

@@ -70,7 +70,8 @@ class Session:
 
 @dataclass(slots=True)
 class Call:
-    """One request: ``due`` is on the monotonic clock, ``position`` the clicks its answer must at least count."""
+    """One request: ``due`` is on the monotonic clock, as is ``sent``, later where the client was late, an earlier click
+    of the session had no answer or no connection was free; ``position``: the clicks its answer must at least count."""
 
     index: int
     kind: str
@@ -78,6 +79,7 @@ class Call:
     request: bytes
     session: Session | None = None
     position: int = 0
+    sent: float = 0.0
 
 
 class Traffic:
