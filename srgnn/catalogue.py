@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .loops import GROUP, FloatArray, Floors, IntArray, Pairs, best_of_block, best_rows, counted, exact_scores
+from .loops import GROUP, FloatArray, IntArray, Pairs, best_of_block, best_rows, counted, exact_scores
 from .scan import Float32Scan, Quantised, Scan, choose_scan, num_groups
 
 SESSIONS_AT_ONCE = 192
@@ -146,13 +146,13 @@ class Catalogue:
 
     def _scanned(self, vectors: Tensor, k: int, left_out: Sequence[IntArray] | None, bonuses: Pairs) -> Best:
         """The best k of the whole catalogue, a block of it at a time."""
-        scan, excluded, floors = self.scan, _left_out(left_out), Floors.empty(len(vectors), k)
+        scan, excluded, floors = self.scan, _left_out(left_out), np.full((len(vectors), k), -np.inf)
         query, best = scan.query(vectors), []
         for groups in self._blocks(len(vectors)):
             block = scan.bests(query, groups), *scan.groups(groups), groups.start * GROUP, scan.low
             exact = self._items, vectors.numpy()
             flat: tuple[Any, ...] = (*block, *scan.searched, *query.asking, *query.margins)
-            flat += (*excluded, *bonuses, *floors, *exact)
+            flat += (*excluded, *bonuses, floors, *exact)
             rows, scores, _ = best_of_block(*flat)
             best.append(Best(rows, scores))
         return best[0] if len(best) == 1 else _best_of(best, k)

@@ -1,11 +1,13 @@
 """How loops are compiled, and that somebody is told when it happens."""
 
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +33,22 @@ def fused(function: Function) -> Function:
 def _compiled(function: Function, **options: Any) -> Function:
     try:
         made: Function = njit(function, nogil=True, error_model="numpy", cache=True, **options)
+        made._cache = _Cache(function)  # type: ignore[attr-defined, no-untyped-call]
     except RuntimeError:  # nowhere to keep it
         made = njit(function, nogil=True, error_model="numpy", **options)
     return made
+
+
+class _Cache(FunctionCache):
+    """numba's, which fails where an older version of this package kept loops over a class that is there no more."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was kept for this signature; None: nothing that can be used."""
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+            self.flush()  # type: ignore[no-untyped-call]
+            return None
 
 
 class _Notice(event.Listener):

@@ -1175,22 +1175,6 @@ class Block(NamedTuple):
     asking: Asking
 
 
-class Floors(NamedTuple):
-    """What the best k of each session do not fall below: the k largest lower bounds of scores seen so far."""
-
-    bounds: FloatArray
-    """[b, k], as :func:`offer` keeps them."""
-    keys: IntArray
-    """[b, k]: nothing; bounds that are equal are alike."""
-    held: IntArray
-    """[b]."""
-
-    @classmethod
-    def empty(cls, sessions: int, k: int) -> "Floors":
-        """Before the first block."""
-        return cls(np.empty((sessions, k)), np.zeros((sessions, k), np.int64), np.zeros(sessions, np.int64))
-
-
 @compiled
 def rounded(vectors: FloatArray, roundings: float) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray, FloatArray]:
     """Session vectors [b, d] as int8, and how far off scores of these are, the fields of :class:`Margins`; with
@@ -1232,31 +1216,29 @@ def best_of_block(
     bonus_sessions: IntArray,
     bonus_rows: IntArray,
     bonuses: FloatArray,
-    bounds: FloatArray,
-    keys: IntArray,
-    held: IntArray,
+    floors: FloatArray,
     items: Items,
     vectors: FloatArray,
 ) -> tuple[IntArray, FloatArray, int]:
     """The k best rows of a :class:`Block` for each session, their exact scores, as :func:`best_rows`, and how many were
     scored exactly. The rest is :class:`Groups`, :class:`Searched`, :class:`Asking`, :class:`Margins`, :class:`Pairs`
-    twice and :class:`Floors`, field by field, and :func:`within_reach` tells of it."""
+    twice, field by field, and :func:`within_reach` tells of it."""
     searched, asking = Searched(searched_items, offsets), Asking(raised, words)
     block = Block(bests, Groups(scales, longest, residual), first_row, low, searched, asking)
-    margins, floors = Margins(on_longest, on_residual, units), Floors(bounds, keys, held)
+    margins = Margins(on_longest, on_residual, units)
     excluded = Pairs(excluded_sessions, excluded_rows, excluded_bonuses)
     reach = within_reach(block, margins, excluded, Pairs(bonus_sessions, bonus_rows, bonuses), floors)
-    rows, scores = best_rows(items, vectors, reach, bounds.shape[1])
+    rows, scores = best_rows(items, vectors, reach, floors.shape[1])
     return rows, scores, len(reach.rows)
 
 
 @compiled
-def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs, floors: Floors) -> Pairs:
+def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs, floors: FloatArray) -> Pairs:
     """Every pair of a block that may be among the best k of its session, without those ``excluded``. Pairs are in the
     order of sessions.
 
     An item is no better than its rough score plus the error; the k-th largest of rough scores less their error is a
-    floor that the best k do not fall below.
+    floor that the best k do not fall below: ``floors`` [b, k] are the k largest so far, as :func:`keep` keeps them.
     """
     groups, size = block.groups, block.bests.shape[1]
     own = Own(np.zeros(size * GROUP, np.bool_), np.zeros(size, np.bool_))
@@ -1274,9 +1256,11 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
             there = take_out(own, bonuses.rows[stop] - block.first_row)
             with_bonus[stop] = bonuses.bonuses[stop] / margins.units[session] if there else -np.inf
             stop += 1
-        raise_floor(block, session, error, floors, most, own)
-        raise_floor_by_bonuses(block, session, error, floors, most, bonuses.rows[start:stop], with_bonus[start:stop])
-        floor = floors.bounds[session, 0] if floors.held[session] == floors.bounds.shape[1] else -np.inf
+        raise_floor(block, session, error, floors[session], most, own)
+        raise_floor_by_bonuses(
+            block, session, error, floors[session], most, bonuses.rows[start:stop], with_bonus[start:stop]
+        )
+        floor = floors[session, 0]
         for i in range(start, stop):
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
@@ -1342,22 +1326,36 @@ def worth(
 
 
 @compiled
-def raise_floor(block: Block, session: int, error: FloatArray, floors: Floors, best: FloatArray, own: Own) -> None:
+def raise_floor(block: Block, session: int, error: FloatArray, floors: FloatArray, best: FloatArray, own: Own) -> None:
     """Count what a session may be answered from this block. Where there are k groups of which nothing was taken out,
     the ``best`` of each [G] stands in for all; ``error`` [G]."""
-    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
-    if len(best) - own.groups.sum() >= len(bounds):
+    if len(best) - own.groups.sum() >= len(floors):
         for g in range(len(best)):
-            if not own.groups[g] and (held < len(bounds) or best[g] - error[g] > bounds[0]):
-                held = offer(bounds, keys, held, best[g] - error[g], 0)
-    else:
-        scores = np.empty((1, GROUP), block.bests.dtype)
-        for g in range(len(best)):
-            score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
-            for r in range(GROUP):
-                if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
-                    held = offer(bounds, keys, held, scores[0, r] * block.groups.scales[g] - error[g], 0)
-    floors.held[session] = held
+            if best[g] - error[g] > floors[0] and not own.groups[g]:
+                keep(floors, best[g] - error[g])
+        return
+    scores = np.empty((1, GROUP), block.bests.dtype)
+    for g in range(len(best)):
+        score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
+        for r in range(GROUP):
+            if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
+                keep(floors, scores[0, r] * block.groups.scales[g] - error[g])
+
+
+@compiled
+def keep(largest: FloatArray, value: float) -> None:
+    """One more of the ``largest`` values seen so far, a heap with the least of them at place 0."""
+    if not value > largest[0]:
+        return
+    place, below = 0, 1
+    while below < len(largest):
+        if below + 1 < len(largest) and largest[below + 1] < largest[below]:
+            below += 1
+        if not largest[below] < value:
+            break
+        largest[place] = largest[below]
+        place, below = below, 2 * below + 1
+    largest[place] = value
 
 
 @compiled
@@ -1365,14 +1363,13 @@ def raise_floor_by_bonuses(
     block: Block,
     session: int,
     error: FloatArray,
-    floors: Floors,
+    floors: FloatArray,
     best: FloatArray,
     rows: IntArray,
     bonuses: FloatArray,
 ) -> None:
     """Count the ``rows`` with ``bonuses`` in the session's unit, and write there the most that each may score: -inf
     where it may not be answered, or would be below the floor even as the ``best`` of its group, as most would."""
-    bounds, keys, held = floors.bounds[session], floors.keys[session], floors.held[session]
     scores = np.empty((1, ROWS), block.bests.dtype)
     for i in range(len(rows)):
         bonus, inside = bonuses[i], rows[i] - block.first_row
@@ -1380,14 +1377,13 @@ def raise_floor_by_bonuses(
             continue
         g, bonuses[i] = inside // GROUP, -np.inf
         margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
-        if held == len(bounds) and best[g] + bonus + margin < bounds[0]:
+        if best[g] + bonus + margin < floors[0]:
             continue
         score_rows(block.searched, block.asking, session, rows[i] - inside % ROWS, scores)
         if scores[0, inside % ROWS] > block.low:
             score = scores[0, inside % ROWS] * block.groups.scales[g] + bonus
-            held = offer(bounds, keys, held, score - margin, 0)
+            keep(floors, score - margin)
             bonuses[i] = score + margin
-    floors.held[session] = held
 
 
 @compiled
@@ -1560,7 +1556,6 @@ def answer(plan: Plan, box: Box) -> None:
         best_of_groups(plan.codes, plan.offsets, raised, words, 0, len(groups.scales)),
         groups.scales, groups.longest, groups.residual, 0, LOW, plan.codes, plan.offsets, raised, words,
         on_longest, on_residual, units, box.excluded_sessions[:left_out], box.excluded_rows[:left_out],
-        np.zeros(left_out), extra.sessions, extra.rows, extra.bonuses, np.empty((b, k)), np.zeros((b, k), np.int64),
-        np.zeros(b, np.int64), plan.items, vectors,
+        np.zeros(left_out), extra.sessions, extra.rows, extra.bonuses, np.full((b, k), -np.inf), plan.items, vectors,
     )  # fmt: skip
     box.rows[:b, :k], box.scores[:b, :k] = rows, scores
