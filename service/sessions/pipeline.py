@@ -21,6 +21,9 @@ GRACE_SECONDS = 0.005
 """A late call is given up this much later, so that an answer that already lies in the socket is read first: after a
 pause of the event loop itself the timers run before the sockets."""
 
+POST_SECONDS = 0.002
+"""A command that nobody waits for goes out with the next one that somebody does, or this much later."""
+
 INCOMPLETE = object()
 """What the reader gives while a reply is not there as a whole; None and False are replies."""
 
@@ -49,7 +52,8 @@ class Pipeline:
         return await self._link.call(command)
 
     def post(self, *command: Word) -> None:
-        """Send a command whose fate does not matter, behind all calls so far; drop it where no connection is up."""
+        """Send a command whose fate does not matter, behind all calls so far and before those to come; drop it where
+        no connection is up."""
         if self._link is not None and not self._link.broken and self._link.waiting < self._max_waiting:
             self._link.post(command)
 
@@ -68,6 +72,7 @@ class _Link(asyncio.Protocol):
         self._timeout_seconds = timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
+        self._about_to_send = False
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.WriteTransport | None = None
         self._running = self._loop.create_task(self._run())
@@ -78,6 +83,9 @@ class _Link(asyncio.Protocol):
 
     async def call(self, command: tuple[Word, ...]) -> Any:
         future = self._queue(command)
+        if not self._about_to_send:
+            self._about_to_send = True
+            self._loop.call_soon(self._send)
         timer = self._loop.call_later(self._timeout_seconds, self._late, future)
         try:
             return await future
@@ -85,6 +93,8 @@ class _Link(asyncio.Protocol):
             timer.cancel()
 
     def post(self, command: tuple[Word, ...]) -> None:
+        if not self._unsent:
+            self._loop.call_later(POST_SECONDS, self._send)
         # Looked at, or asyncio would complain that nobody did.
         self._queue(command).add_done_callback(lambda future: future.exception())
 
@@ -92,11 +102,10 @@ class _Link(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         self._unsent.append(pack_command(command))  # type: ignore[arg-type]  # any length, not just one
-        if self._transport is not None and len(self._unsent) == 1:
-            self._loop.call_soon(self._send)
         return future
 
     async def aclose(self) -> None:
+        self._send()
         self._running.cancel()
         await asyncio.wait({self._running})
 
@@ -128,6 +137,7 @@ class _Link(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        self._about_to_send = False
         if self._transport is not None and self._unsent:
             self._transport.write(b"".join(self._unsent))
             self._unsent.clear()

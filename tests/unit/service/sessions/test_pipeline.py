@@ -12,7 +12,7 @@ import uvloop
 from redis.asyncio import ConnectionPool
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from service.sessions.pipeline import Pipeline
+from service.sessions.pipeline import POST_SECONDS, Pipeline
 from tests.redis_server import RedisServer, free_port
 
 TIMEOUT_SECONDS = 0.2
@@ -241,3 +241,18 @@ async def test_calls_under_way_fail_when_it_is_closed(redis_server: RedisServer,
             await call
     finally:
         redis_server.resume()
+
+
+async def test_what_nobody_waits_for_goes_out_by_itself_and_never_behind_a_later_call(
+    pipeline: Pipeline, redis_server: RedisServer
+) -> None:
+    await pipeline.call("PING")
+    pipeline.post("SET", "posted", "1")
+    assert await pipeline.call("GET", "posted") == "1"
+    pipeline.post("SET", "posted", "2")
+    pipeline.post("INCR", "posted")
+    await asyncio.sleep(10 * POST_SECONDS)
+    assert redis_server.command("GET", "posted") == b"$1\r\n3\r\n"
+    pipeline.post("SET", "posted", "4")
+    await pipeline.aclose()
+    assert redis_server.command("GET", "posted") == b"$1\r\n4\r\n"
