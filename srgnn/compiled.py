@@ -1,7 +1,6 @@
 """How loops are compiled, and that somebody is told when it happens."""
 
 import logging
-import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -46,7 +45,7 @@ class _Cache(FunctionCache):
         """What was kept for this signature; None: nothing that can be used."""
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
+        except Exception:  # whatever reading its own file makes numba raise
             self.flush()  # type: ignore[no-untyped-call]
             return None
 

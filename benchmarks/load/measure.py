@@ -28,6 +28,9 @@ TICK_SECONDS = 0.001
 when it is due, above that some leave up to this much late (which counts)."""
 MAX_REQUESTS = 3_000_000
 """Of one measurement, warm-up included: its times are kept in memory, some 100 bytes a request."""
+BULK_REQUESTS = 512
+"""Different ones, one after the other: over few, what a service reads for them would stay in the processor's cache, and
+lists were found 1.1 times as fast as they are."""
 LAG_LIMIT_MS = 5.0
 """Where the client itself sends later than this (p99), the latencies tell as much about it as about the service."""
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
@@ -327,7 +330,7 @@ def measure_bulk(
     cpu: Cpu = dict,
 ) -> BulkResult:
     """POST /recommendations with ``size`` histories, ``in_flight`` requests at a time."""
-    requests = traffic.bulk_requests(size, number=max(in_flight, 8))
+    requests = traffic.bulk_requests(size, BULK_REQUESTS)
     return ClosedLoop(target, requests, size, in_flight, seconds, warmup_seconds, cpu).run()
 
 

@@ -101,6 +101,7 @@ class Traffic:
         key: str = "",
     ):
         self._split = split
+        self._seed = seed
         self._ids = vocabulary.ids
         self._headers = wire.headers(host, key)
         self._run = run
@@ -157,9 +158,9 @@ class Traffic:
         return None
 
     def bulk_requests(self, size: int, number: int) -> list[bytes]:
-        """``number`` requests for ``size`` histories each."""
-        rows = self._histories
-        return [self.bulk_request([rows[(i * size + j) % len(rows)] for j in range(size)]) for i in range(number)]
+        """``number`` requests for ``size`` histories each, drawn anew for each."""
+        histories = _histories(self._split, size * number, self._seed)
+        return [self.bulk_request(histories[start : start + size]) for start in range(0, len(histories), size)]
 
     def bulk_request(self, histories: list[list[int]]) -> bytes:
         """POST /recommendations for these histories of catalogue rows."""
