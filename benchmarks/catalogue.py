@@ -36,7 +36,8 @@ from srgnn.blend import model_of
 from srgnn.catalogue import Catalogue
 from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
-from srgnn.loops import FloatArray, IntArray, Items, Pairs
+from srgnn.loops import FloatArray, IntArray, Items
+from srgnn.loops.evidence import Pairs
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
 from srgnn.sequence import SessionRules

@@ -43,7 +43,9 @@ from .directory import HABITS, INDEX, NEIGHBOURS, publish, verify
 from .errors import ArtifactError, ConfigError, DataError, InputError
 from .fallback import Fallback
 from .habits import fits
-from .loops import GROUP, FloatArray, Habits
+from .loops import FloatArray
+from .loops.habits import Habits
+from .loops.products import GROUP
 from .neighbours import Neighbours, Weights
 from .packed import State, encoder_shapes
 from .recommender import Recommender

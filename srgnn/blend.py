@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from . import loops
 from .catalogue import Ranks, Top
 from .errors import ConfigError
 from .habits import NO_HABITS
-from .loops import FloatArray, Habits, Pairs
+from .loops import FloatArray
+from .loops import evidence as loops
+from .loops.evidence import Pairs
+from .loops.habits import Habits
 from .neighbours import Neighbours
 from .scorer import Scorer, SRGNNScorer
 from .sequence import IntArray

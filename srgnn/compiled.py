@@ -1,12 +1,16 @@
 """How loops are compiled, and that somebody is told when it happens."""
 
+import inspect
 import logging
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 logger = logging.getLogger(__name__)
 
@@ -14,9 +18,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call with each combination of argument types.
+    """Compile ``function`` at its first call with each combination of argument types, and keep what was compiled until
+    a file changes that lies beside the function's own.
 
-    What is kept outlives a change of the options here: numba looks at the function's own file only.
+    It outlives a change of the options here.
     """
     return _compiled(function)
 
@@ -32,14 +37,23 @@ def fused(function: Function) -> Function:
 def _compiled(function: Function, **options: Any) -> Function:
     try:
         made: Function = njit(function, nogil=True, error_model="numpy", cache=True, **options)
-        made._cache = _Cache(function)  # type: ignore[attr-defined, no-untyped-call]
+        made._cache = _Cache(function)  # type: ignore[attr-defined]
     except RuntimeError:  # nowhere to keep it
         made = njit(function, nogil=True, error_model="numpy", **options)
     return made
 
 
 class _Cache(FunctionCache):
-    """numba's, which fails where an older version of this package kept loops over a class that is there no more."""
+    """numba's, but for two things: numba's looks at no file but the function's own, though loops of others are compiled
+    into it; and it fails where an older version of this package kept loops over a class that is there no more."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_contents(Path(inspect.getfile(function)).parent),
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was kept for this signature; None: nothing that can be used."""
@@ -48,6 +62,12 @@ class _Cache(FunctionCache):
         except Exception:  # whatever reading its own file makes numba raise
             self.flush()  # type: ignore[no-untyped-call]
             return None
+
+
+@cache
+def _contents(folder: Path) -> str:
+    """A hash of all modules in it."""
+    return sha256(b"".join(sha256(file.read_bytes()).digest() for file in sorted(folder.glob("*.py")))).hexdigest()
 
 
 class _Notice(event.Listener):

@@ -1,8 +1,8 @@
 """A model's answers from a thread that needs no interpreter, so that a service reads and writes while they are found.
 
 Whatever a thread does between two compiled loops waits for the event loop to let go of the interpreter. So here is one
-loop from clicks to the best k (:func:`srgnn.loops.attend`): it waits for a byte in a pipe, answers what is in memory
-that both sides see, and writes a byte to another. It is made of the loops that :mod:`srgnn.scorer` and
+loop from clicks to the best k (:func:`srgnn.loops.engine.attend`): it waits for a byte in a pipe, answers what is in
+memory that both sides see, and writes a byte to another. It is made of the loops that :mod:`srgnn.scorer` and
 :mod:`srgnn.blend` call one by one, and its answers are the same.
 
 Only for what a service is asked all the time: see :meth:`Engine.takes`. The rest goes through the scorer itself.
@@ -21,7 +21,7 @@ from .blend import MOST_VOTED, SHARE_UNIT, BlendScorer, model_of
 from .catalogue import SCORES_AT_ONCE, Top
 from .errors import EngineError
 from .habits import NO_HABITS
-from .loops import Box, Plan, attend
+from .loops.engine import Box, Plan, attend
 from .neighbours import Neighbours
 from .scan import Int8Scan
 from .scorer import Scorer, SRGNNScorer

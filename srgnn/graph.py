@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import loops
+from .loops import graphs as loops
 from .sequence import IntArray
 
 

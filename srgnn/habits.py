@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import loops
-from .loops import NEW_SHARE, RARE, FloatArray, Habits
+from .loops import FloatArray
+from .loops import habits as loops
+from .loops.habits import NEW_SHARE, RARE, Habits
 from .sequence import IntArray
 
 DEPTH = 10

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError
-from .loops import FloatArray, Memory, votes
+from .loops import FloatArray
+from .loops.neighbours import Memory, votes
 from .sequence import IntArray
 from .session_index import SessionIndex
 

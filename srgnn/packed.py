@@ -2,7 +2,7 @@
 
 One session is a handful of nodes, so a forward pass through :class:`srgnn.model.SessionEncoder` is mostly the cost of
 calling: modules, message passing, separate linear maps. Here linear maps that follow one another are one matrix, both
-directions of the graph one sum, and all of it one compiled function (:func:`srgnn.loops.encode`).
+directions of the graph one sum, and all of it one compiled function (:func:`srgnn.loops.encoder.encode`).
 ``tests/unit/srgnn/test_packed.py`` holds the encoder and this together to 1e-12.
 """
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .config import SRGNNConfig
 from .graph import laid_end_to_end
-from .loops import Encoder, FloatArray, Items, encode
+from .loops import FloatArray, Items
+from .loops.encoder import Encoder, encode
 from .sequence import IntArray
 
 State = Mapping[str, Tensor]

@@ -17,24 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .loops import (
-    BYTES,
-    GROUP,
-    LANES,
-    LOW,
-    NEVER,
-    Asking,
-    Groups,
-    IntArray,
-    Margins,
-    Rough,
-    Searched,
-    asking,
-    best_of_groups,
-    best_of_scores,
-    offsets_of,
-    rounded,
-)
+from .loops import IntArray, Rough
+from .loops.products import BYTES, GROUP, LANES, LOW, NEVER, Asking, Searched, asking, best_of_groups, offsets_of
+from .loops.search import Groups, Margins, best_of_scores, rounded
 
 GROUPS_AT_ONCE = 1 << 5
 """Groups of a temporary copy while constants are computed: small enough for the cache, so that a million items load in

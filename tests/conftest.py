@@ -25,7 +25,8 @@ from srgnn import ann, artifact
 from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights, model_of
 from srgnn.fallback import Fallback
 from srgnn.habits import learn
-from srgnn.loops import FloatArray, Habits
+from srgnn.loops import FloatArray
+from srgnn.loops.habits import Habits
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.recommender import Recommender

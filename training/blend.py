@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srgnn.blend import BlendWeights, Evidence, evidence
 from srgnn.habits import NO_HABITS
-from srgnn.loops import Habits
+from srgnn.loops.habits import Habits
 from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
 from srgnn.scorer import SRGNNScorer

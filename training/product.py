@@ -13,7 +13,8 @@ from srgnn import __version__, artifact
 from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights
 from srgnn.fallback import Fallback
 from srgnn.habits import learn
-from srgnn.loops import FloatArray, Habits
+from srgnn.loops import FloatArray
+from srgnn.loops.habits import Habits
 from srgnn.neighbours import VOTERS, Neighbours
 from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from srgnn.blend import MOST_VOTED, NOTHING_BESIDE, SHARE_UNIT, Beside, BlendScorer, BlendWeights, evidence
 from srgnn.errors import ConfigError
 from srgnn.habits import NO_HABITS
-from srgnn.loops import RARE, shape_of
+from srgnn.loops.habits import RARE, shape_of
 from srgnn.neighbours import Neighbours, Weights
 from srgnn.scorer import SRGNNScorer
 from srgnn.session_index import SessionIndex

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from srgnn import catalogue as module
 from srgnn.catalogue import Catalogue
 from srgnn.errors import InputError
-from srgnn.loops import Pairs
+from srgnn.loops.evidence import Pairs
 from srgnn.scan import CompiledInt8Scan, Int8Scan, int8_is_native, quantise
 
 

@@ -4,7 +4,7 @@ import sys
 
 from srgnn import compiled
 
-COMPILE_TWO = "from srgnn.loops import worse; worse(1.0, 2, 3.0, 4); worse(1, 2, 3, 4)"
+COMPILE_TWO = "from srgnn.loops.heap import worse; worse(1.0, 2, 3.0, 4); worse(1, 2, 3, 4)"
 
 
 def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
@@ -61,3 +61,34 @@ def test_what_was_kept_and_cut_off_is_compiled_anew(tmp_path, monkeypatch):
         assert kept
         for index in kept:
             index.write_bytes(index.read_bytes()[:-5])
+
+
+CALLED = """
+from srgnn.compiled import compiled
+
+@compiled
+def {name}():
+    return {value}
+"""
+CALLER = """
+from called import seven
+from srgnn.compiled import compiled
+
+@compiled
+def twice():
+    return 2 * seven()
+
+print(twice(), sum(twice.stats.cache_hits.values()))
+"""
+
+
+def test_a_loop_is_compiled_anew_where_another_file_beside_it_has_changed(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kept"), "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "caller.py").write_text(CALLER)
+
+    def run(value):
+        (tmp_path / "called.py").write_text(CALLED.format(name="seven", value=value))
+        command = [sys.executable, "-c", "import caller"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
+
+    assert [run(7), run(7), run(8)] == [["14", "0"], ["14", "1"], ["16", "0"]]

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgnn import loops
 from srgnn.habits import DEPTH, MET, NO_HABITS, PRIOR, fits, learn
-from srgnn.loops import NEW_SHARE, RARE, Habits, shape_of
+from srgnn.loops.habits import NEW_SHARE, RARE, Habits, labelled, shape_of
 from srgnn.sequence import SessionRules
 from tests.corpora import split_of
 from training.examples import Examples
@@ -20,7 +19,7 @@ def learnt(sessions, max_length=50):
 
 def labels_of(sequence):
     labels = np.empty(DEPTH, np.int64)
-    return labels[: loops.labelled(np.array(sequence), labels)].tolist()
+    return labels[: labelled(np.array(sequence), labels)].tolist()
 
 
 def odds(habits, sequence):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn.errors import ConfigError
-from srgnn.loops import DISTANCES, last_clicks
+from srgnn.loops.neighbours import DISTANCES, last_clicks
 from srgnn.neighbours import STAN, Neighbours, Weights
 from srgnn.session_index import SessionIndex
 from tests.corpora import split_of

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numba import njit
 from numba.core.errors import TypingError
 
-from srgnn.loops import (
+from srgnn.loops.products import (
     BYTES,
     GROUP,
     LANES,
