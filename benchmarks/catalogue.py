@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -38,6 +39,7 @@ from srgnn.directory import INDEX
 from srgnn.errors import InputError, SRGNNError
 from srgnn.loops import FloatArray, IntArray, Items
 from srgnn.loops.evidence import Pairs
+from srgnn.loops.search import best_of_block, best_rows
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, quantise
 from srgnn.sequence import SessionRules
@@ -202,22 +204,19 @@ def compare(subject: Subject, k: int, sessions: int) -> dict[str, Any]:
 @contextmanager
 def counted() -> Iterator[list[int]]:
     """The number of items scored in float64 while the block runs."""
-    of_block, of_pairs, count = module.best_of_block, module.best_rows, [0]
+    count = [0]
 
     def counting_block(*block: Any) -> tuple[IntArray, FloatArray, int]:
-        rows, scores, scored = of_block(*block)
+        rows, scores, scored = best_of_block(*block)
         count[0] += scored
         return rows, scores, scored
 
     def counting_pairs(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[IntArray, FloatArray]:
         count[0] += len(pairs.rows)
-        return of_pairs(items, vectors, pairs, k)
+        return best_rows(items, vectors, pairs, k)
 
-    module.best_of_block, module.best_rows = counting_block, counting_pairs
-    try:
+    with patch.object(module, "best_of_block", counting_block), patch.object(module, "best_rows", counting_pairs):
         yield count
-    finally:
-        module.best_of_block, module.best_rows = of_block, of_pairs
 
 
 def line(row: dict[str, Any]) -> str:

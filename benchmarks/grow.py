@@ -124,7 +124,8 @@ class Turn:
         noise /= noise.norm(dim=1, keepdim=True).clamp_min(1e-12)
         cosine = self.cosine[sources].unsqueeze(1)
         turned = cosine * unit + (1 - cosine**2).sqrt() * noise
-        return turned * (length / turned.norm(dim=1, keepdim=True))
+        grown: Tensor = turned * (length / turned.norm(dim=1, keepdim=True))
+        return grown
 
 
 class Grown:

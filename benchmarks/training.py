@@ -101,10 +101,10 @@ def loss_milliseconds(size: _Size, repeats: int) -> dict[str, float]:
     targets = torch.from_numpy(size.targets)
 
     def plain() -> None:
-        functional.cross_entropy(vectors @ items.T, targets).backward()
+        functional.cross_entropy(vectors @ items.T, targets).backward()  # type: ignore[no-untyped-call]
 
     def ours() -> None:
-        catalogue_cross_entropy(vectors, items, targets).backward()
+        catalogue_cross_entropy(vectors, items, targets).backward()  # type: ignore[no-untyped-call]
 
     return {"loss": fastest(ours, repeats), "loss_plain": fastest(plain, repeats)}
 
@@ -120,7 +120,7 @@ def step_milliseconds(size: _Size, negatives: int, repeats: int) -> float:
     run = Run(recipe, model, loop._optimizers(model, training), "")
     sampler = Negatives(np.ones(size.items, np.int64), negatives) if loop._samples(training, size.items) else None
     batch = ExampleBatch(size.clicks.ravel(), size.lengths, size.targets)
-    return fastest(lambda: loop._update(run, batch, sampler, 1e-3), repeats)
+    return fastest(lambda: loop._update(run, batch, sampler, None, 1e-3), repeats)
 
 
 def by_items(size: _Size, negatives: int, repeats: int) -> list[dict[str, float]]:

@@ -34,8 +34,9 @@ from training.corpus import Corpus
 from training.replay import read_key
 
 from . import report, servers
+from .bulk import BulkResult, measure_bulk
 from .knee import find_knee
-from .measure import MAX_REQUESTS, BulkResult, Plan, Result, Target, measure, measure_bulk
+from .measure import MAX_REQUESTS, Plan, Result, Target, measure
 from .traffic import Traffic, parse_mix
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)

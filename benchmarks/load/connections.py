@@ -74,8 +74,8 @@ class Connection:
             self._socket.close()
 
     def _write(self) -> bool:
-        if error := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.lose(f"cannot connect: {os.strerror(error)}")
+        if number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.lose(f"cannot connect: {os.strerror(number)}")
             return False
         try:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]

@@ -1,4 +1,4 @@
-"""One measurement: requests at a fixed rate whether or not the answers come (open loop), or bulk calls one by one.
+"""One measurement: requests at a fixed rate whether or not the answers come (open loop).
 
 Latency counts from when a request was due, so whatever holds it back (this client, a full pool, the click before it,
 the service) is in it: no coordinated omission. A request without an answer counts with the time it waited.
@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from selectors import BaseSelector, DefaultSelector
+from selectors import DefaultSelector
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,6 @@ TICK_SECONDS = 0.001
 when it is due, above that some leave up to this much late (which counts)."""
 MAX_REQUESTS = 3_000_000
 """Of one measurement, warm-up included: its times are kept in memory, some 100 bytes a request."""
-BULK_REQUESTS = 512
-"""Different ones, one after the other: over few, what a service reads for them would stay in the processor's cache, and
-lists were found 1.1 times as fast as they are."""
 LAG_LIMIT_MS = 5.0
 """Where the client itself sends later than this (p99), the latencies tell as much about it as about the service."""
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
@@ -293,123 +290,3 @@ def problem_with(call: Call, body: bytes, k: int, outcome: int) -> str:
     if not lost and (clicks < call.position if call.kind == "read" else clicks != call.position):
         return f"the answer counts other clicks than were sent ({call.kind})"
     return ""
-
-
-# Bulk calls
-
-
-@dataclass(frozen=True)
-class BulkResult:
-    """Figures of a closed loop: a batch job sends its next request when an answer came, nothing is due before."""
-
-    histories_per_request: int
-    in_flight: int
-    seconds: float
-    histories_per_second: float
-    latency_ms: dict[str, float]
-    """Of a request."""
-    errors: int
-    error_reasons: dict[str, int]
-    degraded: int
-    """Histories."""
-    cpu_cores: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it."""
-        return asdict(self)
-
-
-def measure_bulk(
-    target: Target,
-    traffic: Traffic,
-    *,
-    size: int,
-    in_flight: int,
-    seconds: float,
-    warmup_seconds: float,
-    cpu: Cpu = dict,
-) -> BulkResult:
-    """POST /recommendations with ``size`` histories, ``in_flight`` requests at a time."""
-    requests = traffic.bulk_requests(size, BULK_REQUESTS)
-    return ClosedLoop(target, requests, size, in_flight, seconds, warmup_seconds, cpu).run()
-
-
-class ClosedLoop:
-    """State of one bulk measurement."""
-
-    def __init__(
-        self,
-        target: Target,
-        requests: list[bytes],
-        size: int,
-        in_flight: int,
-        seconds: float,
-        warmup_seconds: float,
-        cpu: Cpu,
-    ) -> None:
-        self._target, self._requests, self._cpu = target, requests, cpu
-        self._size, self._in_flight, self._seconds, self._warmup_seconds = size, in_flight, seconds, warmup_seconds
-        self._sent = self._answers = self._degraded = 0
-        self._reasons: Counter[str] = Counter()
-        self._latency: list[float] = []
-        self._counting = False
-
-    def run(self) -> BulkResult:
-        target = self._target
-        with DefaultSelector() as selector:
-            self._pool = Pool(selector, (target.host, target.port), self._in_flight, self._answered, self._failed)
-            try:
-                for _ in range(self._in_flight):
-                    self._send()
-                self._wait(selector, self._warmup_seconds)
-                self._counting, started, before = True, time.monotonic(), self._cpu_now()
-                self._wait(selector, self._seconds)
-                elapsed, after = time.monotonic() - started, self._cpu_now()
-            finally:
-                self._pool.close()
-        return BulkResult(
-            histories_per_request=self._size,
-            in_flight=self._in_flight,
-            seconds=round(elapsed, 3),
-            histories_per_second=round(self._answers * self._size / elapsed, 1),
-            latency_ms=percentiles(1000 * np.array(self._latency or [elapsed])),
-            errors=self._reasons.total(),
-            error_reasons=dict(self._reasons.most_common()),
-            degraded=self._degraded,
-            cpu_cores={name: round((after[name] - before[name]) / elapsed, 3) for name in after},
-        )
-
-    def _wait(self, selector: BaseSelector, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            for key, ready in selector.select(left):
-                key.data(ready)
-
-    def _send(self) -> None:
-        request = self._requests[self._sent % len(self._requests)]
-        self._pool.send(Call(self._sent, "bulk", time.monotonic(), request))
-        self._sent += 1
-
-    def _answered(self, call: Call, answer: bytes, now: float) -> None:
-        if wire.refused(answer):
-            if call.index >= self._first:
-                self._refusals_seconds.append(now - call.sent)
-            return self._finish(call, REFUSED, now)
-        if not answer.startswith(b"HTTP/1.1 200"):
-            return self._failed(call, f"status {wire.status(answer)}")
-        if answer.count(b'"source":') != self._size:
-            return self._failed(call, "the answer does not hold one recommendation for each history")
-        if self._counting:
-            self._answers += 1
-            self._latency.append(now - call.due)
-            self._degraded += self._size - answer.count(b'"degraded":null')
-        self._send()
-        return None
-
-    def _failed(self, call: Call, reason: str) -> None:
-        self._reasons[reason if len(self._reasons) < 20 else "other"] += 1
-        time.sleep(0.01)  # or a refusing service would be asked without pause
-        self._send()
-
-    def _cpu_now(self) -> dict[str, float]:
-        return {**self._cpu(), "client": time.process_time()}

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .measure import LAG_LIMIT_MS, BulkResult, Result
+from .bulk import BulkResult
+from .measure import LAG_LIMIT_MS, Result
 
 PACKAGES = ("torch", "numpy", "uvicorn", "fastapi", "uvloop", "redis", "hiredis")
 TARGETS_MS = {"p50": 3.0, "p90": 7.0, "p99": 20.0}
