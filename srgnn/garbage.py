@@ -1,10 +1,10 @@
-"""How often a process that answers looks for garbage, for what reference counting does not find."""
+"""How often a process that answers looks for the garbage that reference counting does not find."""
 
 import gc
 
 CONTAINERS = 20_000
 """New ones that are still there before it looks. Python's own 700 are the requests of a moment, or one list's answers:
-it would look hundreds of times a second and find nothing, in a twentieth of the time."""
+it would find nothing, in a twentieth of the time (docs/log.md)."""
 
 
 def settle() -> None:

@@ -14,8 +14,8 @@ from .measure import Cpu, Target, percentiles
 from .traffic import Call, Traffic
 
 BULK_REQUESTS = 512
-"""Different ones, one after the other: over few, what a service reads for them would stay in the processor's cache, and
-lists were found 1.1 times as fast as they are."""
+"""Different ones, one after the other: over few, what a service reads for them would stay in the processor's cache, as
+it does in no real job."""
 
 
 @dataclass(frozen=True)
