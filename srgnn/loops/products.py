@@ -1,4 +1,4 @@
-"""Products of int8 vectors, exact in int32 (:mod:`srgnn.scan`)."""
+"""Scores: products of int8 vectors, exact in int32 (:mod:`srgnn.scan`), and of floats in a fixed order."""
 
 import platform
 from collections.abc import Callable
