@@ -246,6 +246,7 @@ def test_a_click_without_consent_leaves_no_trace_in_redis(tiny_artifact: Path, t
     with serve(tiny_artifact, tmp_path, "--redis-url", redis_url) as service:
         http = service.client
         assert http.post(f"/sessions/{OTHER_SESSION}/click", json={"item_id": "101"}).status_code == 200
+        until(lambda: "srgnn:answer" in everything(redis))  # posted a moment after the click was answered
         before = everything(redis)
         assert OTHER_SESSION in before
         for n in range(3):
