@@ -210,6 +210,7 @@ def load(path: Path | str, *, exact: bool = False, beside: Used = "all") -> Arti
     index = IVF.read(path / INDEX, servable, items.shape[1]) if indexed else None
     catalogue = Catalogue(items, torch.from_numpy(servable), quantised, index)
     model = SRGNNScorer(config, encoder, catalogue)
+    model.make_ready(fallback.popular)
     scorer = _read_beside(path, manifest, len(vocabulary)).scorer(model, beside)
     recommender = Recommender(vocabulary, rules, scorer, fallback, path.name)
     if beside == "all" and not (exact and INDEX in manifest["files"]):

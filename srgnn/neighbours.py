@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .errors import ConfigError
 from .loops import FloatArray
-from .loops.neighbours import Memory, votes
+from .loops.neighbours import DISTANCES, Memory, votes
 from .sequence import IntArray
 from .session_index import SessionIndex
 
@@ -95,6 +95,7 @@ class Neighbours:
             weights.linear,
             float(weights.click_decay),
             float(weights.distance_decay),
+            np.exp(-np.arange(DISTANCES) / weights.distance_decay),
         )
 
     @classmethod

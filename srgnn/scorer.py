@@ -13,6 +13,7 @@ from .catalogue import Catalogue, Ranks, Top
 from .config import SRGNNConfig
 from .errors import InputError
 from .loops import FloatArray
+from .loops.encoder import Encoder
 from .packed import PackedEncoder, State
 from .sequence import IntArray
 from .trend import as_column
@@ -51,7 +52,6 @@ class SRGNNScorer:
         self.encoder = encoder
         self._packed = PackedEncoder(encoder, config)
         self.catalogue = catalogue
-        self.weights = self._packed.weights
         self._items = catalogue.matrix.numpy()
 
     @classmethod
@@ -70,6 +70,15 @@ class SRGNNScorer:
     def num_items(self) -> int:
         """V."""
         return self.catalogue.num_items
+
+    @property
+    def weights(self) -> Encoder:
+        """The encoder's, multiplied out."""
+        return self._packed.weights
+
+    def make_ready(self, rows: IntArray) -> None:
+        """See :meth:`srgnn.packed.PackedEncoder.make_ready`."""
+        self._packed.make_ready(self._items, rows)
 
     @property
     def search(self) -> str:

@@ -26,5 +26,6 @@ Items = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
 Words = npt.NDArray[np.int16]
 Offsets = npt.NDArray[np.int32]
+Ready = npt.NDArray[np.int32]
 Rough = npt.NDArray[Any]
 """int32 or float32: unscaled scores."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compiled import compiled, fused
-from . import FloatArray, IntArray, Items
+from . import FloatArray, IntArray, Items, Ready
 from .graphs import session_graphs
 
 POWERS_OF_TWO = np.ldexp(1.0, np.arange(-60, 61))
@@ -14,14 +14,12 @@ POWERS_OF_TWO = np.ldexp(1.0, np.arange(-60, 61))
 class Encoder(NamedTuple):
     """What a session encoder has learnt, multiplied out; float64, d its width."""
 
-    means: FloatArray
-    """[2(d + 1), 3d]: from the mean of a node's predecessors, 1, the mean of its successors, 1 to the gates."""
-    hidden: FloatArray
-    """[d, 3d]: from the node's own state to them."""
+    maps: FloatArray
+    """[3, d, 3d]: from a node's state to the gates of its successors, to those of its predecessors, and to its own."""
+    map_biases: FloatArray
+    """[3, 3d], of each."""
     bias: FloatArray
-    """[3d], of the first."""
-    hidden_bias: FloatArray
-    """[3d], of the second."""
+    """[3d], of all gates, whoever is heard."""
     positions: FloatArray
     """[longest, d] by the age of a click; [0, d]: none."""
     last: FloatArray
@@ -40,6 +38,10 @@ class Encoder(NamedTuple):
     """Of propagation."""
     length: float
     """Of every session vector; 0: as long as it is."""
+    ready: FloatArray
+    """[P, 3, 3d]: what :func:`mapped` makes of some items; a copy of it is a fraction of the work."""
+    ready_at: Ready
+    """[V]: where an item's is, -1 for none; [0]: no item's is ready."""
 
 
 @compiled
@@ -47,10 +49,9 @@ def encode(
     items: Items,
     clicked: IntArray,
     lengths: IntArray,
-    means: FloatArray,
-    hidden: FloatArray,
+    maps: FloatArray,
+    map_biases: FloatArray,
     bias: FloatArray,
-    hidden_bias: FloatArray,
     positions: FloatArray,
     last: FloatArray,
     click: FloatArray,
@@ -60,6 +61,8 @@ def encode(
     merge_bias: FloatArray,
     steps: int,
     length: float,
+    ready: FloatArray,
+    ready_at: Ready,
 ) -> tuple[FloatArray, FloatArray]:
     """Session vectors [B, D] of sequences laid end to end, [C] rows of ``items`` [V, D] and [B] lengths >= 1; and how
     much each click weighs in its session's sum [C]. The rest is an :class:`Encoder`, field by field. Of the D numbers
@@ -67,15 +70,17 @@ def encode(
     x, edge_index, weight_in, weight_out, click_node, click_session, click_age, last_node = session_graphs(
         clicked, lengths
     )
-    d = hidden.shape[0]
+    d = maps.shape[1]
     h = np.empty((len(x), d))
     for node in range(len(x)):
         if not 0 <= x[node] < len(items):
             raise IndexError("a sequence holds a row that the catalogue has not")
         h[node] = items[x[node], :d]
-    for _ in range(steps):
-        heard = neighbour_means(h, edge_index, weight_in, weight_out)
-        h = gated(h, product(heard, means), product(h, hidden), bias, hidden_bias)
+    told = mapped_items(x, h, maps, map_biases, ready, ready_at) if len(ready_at) else mapped(h, maps, map_biases)
+    for step in range(steps):
+        if step > 0:
+            told = mapped(h, maps, map_biases)
+        h = gated(h, told, heard(len(h), told, edge_index, weight_in, weight_out), bias)
     clicks, last_clicked = click_states(h, positions, click_node, click_age), h[last_node]
     gates = product(last_clicked, last), product(clicks, click)
     alphas = attention(gates[0], gates[1], attention_bias, query, click_session)
@@ -87,10 +92,23 @@ def encode(
     return whole, alphas
 
 
-@fused
+@compiled
 def product(rows: FloatArray, matrix: FloatArray) -> FloatArray:
     """[n, i] x [i, o] -> [n, o]. A few rows take half of BLAS' time, thousands 1.2 times as much (docs/log.md)."""
-    made = np.zeros((-(-len(rows) // 4) * 4, matrix.shape[1]))
+    made = np.zeros((in_fours(len(rows)), matrix.shape[1]))
+    add_product(rows, matrix, made)
+    return made[: len(rows)]
+
+
+@compiled
+def in_fours(rows: int) -> int:
+    """So many, and up to three more."""
+    return -(-rows // 4) * 4
+
+
+@fused
+def add_product(rows: FloatArray, matrix: FloatArray, made: FloatArray) -> None:
+    """``made`` [in_fours(n), o] += [n, i] x [i, o]; what is added to its last rows means nothing."""
     whole = len(rows) - len(rows) % 4
     for n in range(0, whole, 4):
         add_products_of_four(rows[n : n + 4], matrix, made[n:])
@@ -100,7 +118,6 @@ def product(rows: FloatArray, matrix: FloatArray) -> FloatArray:
         four = np.zeros((4, rows.shape[1]))
         four[: len(rows) - whole] = rows[whole:]
         add_products_of_four(four, matrix, made[whole:])
-    return made[: len(rows)]
 
 
 @fused
@@ -132,41 +149,71 @@ def add_products_of_four(rows: FloatArray, matrix: FloatArray, made: FloatArray)
 
 
 @compiled
-def neighbour_means(h: FloatArray, edge_index: IntArray, weight_in: Items, weight_out: Items) -> FloatArray:
-    """Of node states [N, d]: mean of predecessors, 1, mean of successors, 1: [N, 2(d + 1)]. All zero, the 1 too, where
-    there are none."""
-    nodes, d = h.shape
-    means = np.zeros((nodes, 2 * (d + 1)))
+def mapped(states: FloatArray, maps: FloatArray, map_biases: FloatArray) -> FloatArray:
+    """States [n, d] by the three maps of an :class:`Encoder`: [3, n, 3d]."""
+    made = np.empty((3, in_fours(len(states)), maps.shape[2]))
+    for part in range(3):
+        made[part] = map_biases[part]
+        add_product(states, maps[part], made[part])
+    return made
+
+
+@compiled
+def mapped_items(
+    x: IntArray, h: FloatArray, maps: FloatArray, map_biases: FloatArray, ready: FloatArray, ready_at: Ready
+) -> FloatArray:
+    """The same of items ``x`` [N] with states ``h`` [N, d]; as far as it is ``ready``, copied."""
+    missing, states = np.empty_like(x), np.empty_like(h)
+    found = 0
+    for node in range(len(x)):
+        if ready_at[x[node]] < 0:
+            copy(h[node], states[found])
+            missing[found] = node
+            found += 1
+    made, told = mapped(states[:found], maps, map_biases), np.empty((3, len(x), maps.shape[2]))
+    for part in range(3):
+        for node in range(len(x)):
+            if ready_at[x[node]] >= 0:
+                copy(ready[ready_at[x[node]], part], told[part, node])
+        for i in range(found):
+            copy(made[part, i], told[part, missing[i]])
+    return told
+
+
+@compiled
+def copy(numbers: FloatArray, there: FloatArray) -> None:
+    """Of two as long as one another; an assignment between slices is several times as slow."""
+    for j in range(len(numbers)):
+        there[j] = numbers[j]
+
+
+@compiled
+def heard(nodes: int, told: FloatArray, edge_index: IntArray, weight_in: Items, weight_out: Items) -> FloatArray:
+    """What each node hears [N, 3d] of what nodes tell [3, N, 3d]: the mean of its predecessors, and of its successors;
+    0 where there are none."""
+    total = np.zeros((nodes, told.shape[2]))
     for edge in range(edge_index.shape[1]):
         source, target = edge_index[0, edge], edge_index[1, edge]
-        add_scaled(means[target, : d + 1], h[source], weight_in[edge])
-        add_scaled(means[source, d + 1 :], h[target], weight_out[edge])
-    return means
+        for j in range(told.shape[2]):
+            total[target, j] += weight_in[edge] * told[0, source, j]
+        for j in range(told.shape[2]):
+            total[source, j] += weight_out[edge] * told[1, target, j]
+    return total
 
 
 @compiled
-def add_scaled(total: FloatArray, state: FloatArray, weight: float) -> None:
-    """``total`` [d + 1] += weight * [state, 1]."""
-    for j in range(len(state)):
-        total[j] += weight * state[j]
-    total[len(state)] += weight
-
-
-@compiled
-def gated(
-    h: FloatArray, gates: FloatArray, hidden: FloatArray, bias: FloatArray, hidden_bias: FloatArray
-) -> FloatArray:
-    """The GRU cell's new states [N, d] from its old ones and what its maps made, without their biases: [N, 3d] each,
-    reset, update, new."""
+def gated(h: FloatArray, told: FloatArray, total: FloatArray, bias: FloatArray) -> FloatArray:
+    """The GRU cell's new states [N, d] from its old ones, what each tells itself, the last of ``told`` [3, N, 3d],
+    and what it hears [N, 3d]: for reset, update and new, ``bias`` [3d] on top."""
     nodes, d = h.shape
     updated = np.empty_like(h)
     for node in range(nodes):
         for j in range(d):
-            reset = sigmoid(gates[node, j] + bias[j] + hidden[node, j] + hidden_bias[j])
+            reset = sigmoid(total[node, j] + bias[j] + told[2, node, j])
             k = d + j
-            update = sigmoid(gates[node, k] + bias[k] + hidden[node, k] + hidden_bias[k])
+            update = sigmoid(total[node, k] + bias[k] + told[2, node, k])
             k += d
-            new = tanh(gates[node, k] + bias[k] + reset * (hidden[node, k] + hidden_bias[k]))
+            new = tanh(total[node, k] + bias[k] + reset * told[2, node, k])
             updated[node, j] = new + update * (h[node, j] - new)
     return updated
 

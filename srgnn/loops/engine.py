@@ -79,8 +79,8 @@ def answer(plan: Plan, box: Box) -> None:
     b, clicks, k, left_out = box.sizes[0], box.sizes[1], box.sizes[2], box.sizes[3]
     clicked, lengths, e, groups = box.clicked[:clicks], box.lengths[:b], plan.encoder, plan.groups
     vectors, _ = encode(
-        plan.items, clicked, lengths, e.means, e.hidden, e.bias, e.hidden_bias, e.positions, e.last, e.click,
-        e.attention_bias, e.query, e.merge, e.merge_bias, e.steps, e.length,
+        plan.items, clicked, lengths, e.maps, e.map_biases, e.bias, e.positions, e.last, e.click,
+        e.attention_bias, e.query, e.merge, e.merge_bias, e.steps, e.length, e.ready, e.ready_at,
     )  # fmt: skip
     extra = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if plan.blended:
@@ -88,7 +88,7 @@ def answer(plan: Plan, box: Box) -> None:
             plan.memory, plan.habits, clicked, lengths, plan.most_voted, plan.share_unit, plan.weights, plan.items,
             vectors,
         )  # fmt: skip
-    vectors[:, len(e.hidden) :] = plan.trend
+    vectors[:, len(e.query) :] = plan.trend
     codes, on_longest, on_residual, units = rounded(vectors, plan.roundings)
     raised, words = asking(codes, plan.native)
     rows, scores, _ = best_of_block(

@@ -88,6 +88,7 @@ def bonuses(
     linear: bool,
     click_decay: float,
     distance_decay: float,
+    decays: FloatArray,
     older: npt.NDArray[np.int32],
     odds: Items,
     items: IntArray,
@@ -102,7 +103,9 @@ def bonuses(
     as Pairs: features weighted by ``weights`` [7]. The first arguments are a :class:`Memory` and :class:`Habits`, field
     by field."""
     past = SessionIndex(session_starts, clicked, clicked_at, item_starts, sessions, sessions_at)
-    memory = Memory(past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay)
+    memory = Memory(
+        past, item_weight, cosine, session_decay, neighbours, sample, linear, click_decay, distance_decay, decays
+    )
     pairs = weighed(memory, Habits(older, odds), items, lengths, most_voted, share_unit, weights, catalogue, vectors)
     return pairs.sessions, pairs.rows, pairs.bonuses
 

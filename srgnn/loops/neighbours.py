@@ -7,6 +7,7 @@ import numpy as np
 from ..compiled import compiled
 from ..session_index import SessionIndex
 from . import FloatArray, IntArray
+from .fetch import fetch
 from .heap import offer
 from .table import empty_table, slot_of
 
@@ -27,6 +28,8 @@ class Memory(NamedTuple):
     linear: bool
     click_decay: float
     distance_decay: float
+    decays: FloatArray
+    """[DISTANCES]: what a vote weighs by the clicks from the shared one."""
 
 
 @compiled
@@ -34,24 +37,21 @@ def votes(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray]:
     """Distinct rows [n] in the order they are met, and the sum of the votes for each [n]."""
     sessions, similarity, shared_at = nearest(memory, sequence)
     index = memory.past
-    most = met = 0
-    for session in sessions:
-        most += index.session_starts[session + 1] - index.session_starts[session]
-    for session in sessions:  # so that memory fetches all of them at once; below each would wait for the one before it
+    most = 0
+    for session in sessions:  # all at once; below each would wait for the one before it
         first = index.session_starts[session]
-        met |= index.clicked[first] | index.clicked_at[first]
-    if met < 0:
-        raise IndexError("a past session holds no row")
+        fetch(index.clicked, first, 1)
+        fetch(index.clicked_at, first, 1)
+        most += index.session_starts[session + 1] - first
     table = empty_table(most)
     rows, sums = np.empty(most, np.int64), np.zeros(most)
-    decays = np.exp(-np.arange(DISTANCES) / memory.distance_decay)
     found = 0
     for neighbour in range(len(sessions)):
         session = sessions[neighbour]
         for click in range(index.session_starts[session], index.session_starts[session + 1]):
             row = np.int64(index.clicked[click])
             distance = abs(index.clicked_at[click] - shared_at[neighbour])
-            decay = decays[distance] if distance < DISTANCES else np.exp(-distance / memory.distance_decay)
+            decay = memory.decays[distance] if distance < DISTANCES else np.exp(-distance / memory.distance_decay)
             weight = similarity[neighbour] * memory.item_weight[row] * decay
             slot = slot_of(table, rows, row)
             if table[slot] < 0:

@@ -8,11 +8,15 @@ import numpy.typing as npt
 from ..compiled import compiled
 from . import Codes, FloatArray, IntArray, Items, Offsets, Rough
 from .evidence import Pairs
+from .fetch import fetch
 from .heap import keep, offer, order
 from .products import GROUP, ROWS, Asking, Searched, dot, largest, score_rows
 
 BONUS_ROUNDINGS = 2.0**-40
 """Relative error of adding a bonus in units of its session, with room to spare."""
+
+AHEAD = 8
+"""Pairs: one's item takes longer to come from memory than to be scored (docs/log.md)."""
 
 
 class Groups(NamedTuple):
@@ -116,14 +120,13 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
     An item is no better than its rough score plus the error; the k-th largest of rough scores less their error is a
     floor that the best k do not fall below: ``floors`` [b, k] are the k largest so far, as :func:`keep` keeps them.
     """
-    groups, size = block.groups, block.bests.shape[1]
+    size = block.bests.shape[1]
     own = Own(np.zeros(size * GROUP, np.bool_), np.zeros(size, np.bool_))
     sessions, rows, added = empty_pairs(len(bonuses.rows) + 64 * len(block.bests))
     most, error, with_bonus = np.empty(size), np.empty(size), np.empty(len(bonuses.rows))
     found = stop = stop_excluded = 0
     for session in range(len(block.bests)):
-        worth(block.bests[session], groups, margins.on_longest[session], margins.on_residual[session], most, error)
-        own.groups[:] = block.bests[session] <= block.low
+        worth(block, session, margins.on_longest[session], margins.on_residual[session], most, error, own)
         start, start_excluded = stop, stop_excluded
         while stop_excluded < len(excluded.rows) and excluded.sessions[stop_excluded] == session:
             take_out(own, excluded.rows[stop_excluded] - block.first_row)
@@ -141,8 +144,11 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
                 found += 1
-        most += error
-        room = found + GROUP * np.sum(most >= floor) + len(with_bonus)
+        promising = 0
+        for g in range(size):
+            most[g] += error[g]
+            promising += most[g] >= floor
+        room = found + GROUP * promising + len(with_bonus)
         if room > len(rows):
             more = empty_pairs(room)
             sessions, rows = np.append(sessions, more[0]), np.append(rows, more[1])
@@ -192,13 +198,14 @@ def put_back(own: Own, row: int) -> None:
 
 @compiled
 def worth(
-    bests: Rough, groups: Groups, on_longest: float, on_residual: float, most: FloatArray, error: FloatArray
+    block: Block, session: int, on_longest: float, on_residual: float, most: FloatArray, error: FloatArray, own: Own
 ) -> None:
-    """The scores of one session's ``bests`` [G] in its unit, and how far off those of each group may be: [G] each."""
-    scales, longest, residual = groups.scales, groups.longest, groups.residual
+    """The best scores of a session's groups in its unit, how far off they may be, [G] each, and which are of none."""
+    bests, (scales, longest, residual) = block.bests[session], block.groups
     for g in range(len(bests)):
         most[g] = bests[g] * scales[g]
         error[g] = on_longest * longest[g] + on_residual * residual[g]
+        own.groups[g] = bests[g] <= block.low
 
 
 @compiled
@@ -286,6 +293,8 @@ def best_rows(items: Items, vectors: FloatArray, pairs: Pairs, k: int) -> tuple[
     rows, scores = np.full((len(vectors), k), -1), np.full((len(vectors), k), -np.inf)
     held = np.zeros(len(vectors), np.int64)
     for i in range(len(pairs.rows)):
+        if i + AHEAD < len(pairs.rows):
+            fetch(items, pairs.rows[i + AHEAD], 1)
         session, row = pairs.sessions[i], pairs.rows[i]
         score = dot(items[row], vectors[session]) + pairs.bonuses[i]
         held[session] = offer(scores[session], rows[session], held[session], score, row)

@@ -47,6 +47,39 @@ def test_attention_is_the_encoders(sequences, seed):
     np.testing.assert_allclose(found, alpha.squeeze(1).numpy(), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("ready", [[3], [5, 0, 8], range(ITEMS)])
+@given(sequences=SEQUENCES, seed=st.integers(0, 100))
+def test_what_is_made_ready_changes_no_bit(ready, sequences, seed):
+    torch.manual_seed(seed)
+    config = SRGNNConfig(hidden_size=5, steps=2)
+    packed = PackedEncoder(SRGNN(config, ITEMS, MAX_LENGTH).encoder.state_dict(), config)
+    items, rows = torch.randn(ITEMS, 7).numpy(), [np.array(sequence) for sequence in sequences]
+    before = packed(items, rows)
+    packed.make_ready(items, np.array(ready))
+    for found, wanted in zip(packed(items, rows), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_as_much_is_made_ready_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("srgnn.packed.READY_BYTES", 2 * 9 * 5 * 8 + 359)
+    monkeypatch.setattr("srgnn.packed.READY_AT_ONCE", 1)
+    config = SRGNNConfig(hidden_size=5)
+    packed = PackedEncoder(SRGNN(config, ITEMS, MAX_LENGTH).encoder.state_dict(), config)
+    packed.make_ready(torch.randn(ITEMS, 5).numpy(), np.array([4, 2, 7]))
+    assert packed.weights.ready.shape == (2, 3, 15)
+    np.testing.assert_array_equal(packed.weights.ready_at, [-1, -1, 1, -1, 0, -1, -1, -1, -1])
+
+
+def test_many_sequences_are_answered_as_few_are(monkeypatch):
+    config = SRGNNConfig(hidden_size=5)
+    packed = PackedEncoder(SRGNN(config, ITEMS, MAX_LENGTH).encoder.state_dict(), config)
+    items, rows = torch.randn(ITEMS, 5).numpy(), [np.array([n % ITEMS, 1, n % 3]) for n in range(11)]
+    whole = packed(items, rows)
+    monkeypatch.setattr("srgnn.packed.AT_ONCE", 4)
+    for found, wanted in zip(packed(items, rows), whole, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("hybrid", [True, False])
 @pytest.mark.parametrize("reversed_positions", [True, False])
 def test_the_shapes_are_those_of_the_encoder(hybrid, reversed_positions):
