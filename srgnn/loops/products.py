@@ -176,13 +176,13 @@ def best_of_groups_for_many(items: Codes, offsets: Offsets, raised: Codes) -> np
     packed = np.zeros(((d + 3) // 4, LANES, 4), np.int8)  # four numbers of each session side by side
     for start in range(0, b, LANES):
         some = min(LANES, b - start)
-        for session in range(some):
-            for j in range(d):
-                at = place_in_chunks(j, d, 4)
-                packed[at // 4, session, at % 4] = raised[start + session, place_in_chunks(j, d, BYTES)]
+        for j in range(d):
+            to, there = place_in_chunks(j, d, 4), place_in_chunks(j, d, BYTES)
+            for session in range(some):
+                packed[to // 4, session, to % 4] = raised[start + session, there]
         best_for_many_natively(items, packed, offsets, of_some)
-        for session in range(some):
-            for g in range(groups):
+        for g in range(groups):
+            for session in range(some):
                 bests[start + session, g] = of_some[g, session]
     return bests
 
