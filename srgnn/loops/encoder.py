@@ -182,7 +182,7 @@ def mapped_items(
 
 @compiled
 def copy(numbers: FloatArray, there: FloatArray) -> None:
-    """Of two as long as one another; an assignment between slices is several times as slow."""
+    """To as many; an assignment between slices takes longer (docs/log.md)."""
     for j in range(len(numbers)):
         there[j] = numbers[j]
 
