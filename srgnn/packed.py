@@ -25,8 +25,8 @@ State = Mapping[str, Tensor]
 READY_BYTES = 1 << 27
 """Memory for what is multiplied out ahead of sequences."""
 
-READY_AT_ONCE = 1024
-"""Items."""
+READY_AT_ONCE = 64
+"""Items; of many at once the allocator keeps the memory in between, 0.35 GB in a service with a million items."""
 
 AT_ONCE = 64
 """Sequences: what lies between clicks and vectors of more of them no longer fits the processor's cache."""
