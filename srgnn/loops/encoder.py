@@ -39,7 +39,7 @@ class Encoder(NamedTuple):
     length: float
     """Of every session vector; 0: as long as it is."""
     ready: FloatArray
-    """[P, 3, 3d]: what :func:`mapped` makes of some items; a copy of it is a fraction of the work."""
+    """[P, 3, 3d]: what :func:`mapped` makes of each of P items; a copy of it is a fraction of the work."""
     ready_at: Ready
     """[V]: where an item's is, -1 for none; [0]: no item's is ready."""
 
@@ -150,7 +150,7 @@ def add_products_of_four(rows: FloatArray, matrix: FloatArray, made: FloatArray)
 
 @compiled
 def mapped(states: FloatArray, maps: FloatArray, map_biases: FloatArray) -> FloatArray:
-    """States [n, d] by the three maps of an :class:`Encoder`: [3, n, 3d]."""
+    """States [n, d] by the three maps of an :class:`Encoder`: [3, >= n, 3d], the rows past n without a meaning."""
     made = np.empty((3, in_fours(len(states)), maps.shape[2]))
     for part in range(3):
         made[part] = map_biases[part]
@@ -162,7 +162,7 @@ def mapped(states: FloatArray, maps: FloatArray, map_biases: FloatArray) -> Floa
 def mapped_items(
     x: IntArray, h: FloatArray, maps: FloatArray, map_biases: FloatArray, ready: FloatArray, ready_at: Ready
 ) -> FloatArray:
-    """The same of items ``x`` [N] with states ``h`` [N, d]; as far as it is ``ready``, copied."""
+    """The same of items ``x`` [N] with states ``h`` [N, d], copied as far as it is ``ready``: [3, N, 3d]."""
     missing, states = np.empty_like(x), np.empty_like(h)
     found = 0
     for node in range(len(x)):
@@ -189,8 +189,8 @@ def copy(numbers: FloatArray, there: FloatArray) -> None:
 
 @compiled
 def heard(nodes: int, told: FloatArray, edge_index: IntArray, weight_in: Items, weight_out: Items) -> FloatArray:
-    """What each node hears [N, 3d] of what nodes tell [3, N, 3d]: the mean of its predecessors, and of its successors;
-    0 where there are none."""
+    """What each of N ``nodes`` hears [N, 3d] of what they tell [3, >= N, 3d]: the mean of its predecessors and that of
+    its successors, 0 where there are none."""
     total = np.zeros((nodes, told.shape[2]))
     for edge in range(edge_index.shape[1]):
         source, target = edge_index[0, edge], edge_index[1, edge]
@@ -203,7 +203,7 @@ def heard(nodes: int, told: FloatArray, edge_index: IntArray, weight_in: Items, 
 
 @compiled
 def gated(h: FloatArray, told: FloatArray, total: FloatArray, bias: FloatArray) -> FloatArray:
-    """The GRU cell's new states [N, d] from its old ones, what each tells itself, the last of ``told`` [3, N, 3d],
+    """The GRU cell's new states [N, d] from its old ones, what each tells itself, the last of ``told`` [3, >= N, 3d],
     and what it hears [N, 3d]: for reset, update and new, ``bias`` [3d] on top."""
     nodes, d = h.shape
     updated = np.empty_like(h)
