@@ -47,13 +47,14 @@ def test_attention_is_the_encoders(sequences, seed):
     np.testing.assert_allclose(found, alpha.squeeze(1).numpy(), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("width", [5, 100])
 @pytest.mark.parametrize("ready", [[3], [5, 0, 8], range(ITEMS)])
 @given(sequences=SEQUENCES, seed=st.integers(0, 100))
-def test_what_is_made_ready_changes_no_bit(ready, sequences, seed):
+def test_what_is_made_ready_changes_no_bit(ready, width, sequences, seed):
     torch.manual_seed(seed)
-    config = SRGNNConfig(hidden_size=5, steps=2)
+    config = SRGNNConfig(hidden_size=width, steps=2)
     packed = PackedEncoder(SRGNN(config, ITEMS, MAX_LENGTH).encoder.state_dict(), config)
-    items, rows = torch.randn(ITEMS, 7).numpy(), [np.array(sequence) for sequence in sequences]
+    items, rows = torch.randn(ITEMS, width + 2).numpy(), [np.array(sequence) for sequence in sequences]
     before = packed(items, rows)
     packed.make_ready(items, np.array(ready))
     for found, wanted in zip(packed(items, rows), before, strict=True):
