@@ -23,6 +23,7 @@ from . import keys as key_file
 from .connections import BoundedHttp
 from .drain import DrainingServer
 from .settings import PREFIX, Settings, load_settings
+from .sharing import Share, SharingServer
 from .telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -198,8 +199,12 @@ def run_server(
     *,
     signals: Sequence[signal.Signals] = STOP_SIGNALS,
     on_hangup: Callable[[], None] | None = None,
+    share: Share | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C asks to stop; ``signals`` may have waited until here."""
+    """Serve until SIGTERM or Ctrl-C asks to stop; ``signals`` may have waited until here.
+
+    ``share`` is that of one of several workers.
+    """
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -213,7 +218,8 @@ def run_server(
     )
     # Here, because uvloop hides the error of one that was bound to the same port and came second.
     start_listening(settings, listener)
-    server = DrainingServer(config, app.state.drain, settings.drain_seconds)
+    drain, seconds = app.state.drain, settings.drain_seconds
+    server = SharingServer(config, drain, seconds, share) if share else DrainingServer(config, drain, seconds)
 
     # uvicorn takes signals only while it serves, and raises them again when it has stopped; under Python's own
     # handlers that would kill this process before its last line is out.

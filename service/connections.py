@@ -90,6 +90,8 @@ class BoundedHttp(SheddingProtocol):
     """The request worked on; ``cycle`` is the last one of a pipeline."""
     _lingering: ClassVar[set["BoundedHttp"]] = set()
     """Those that were told why they are closed, and wait for their client to close."""
+    on_lost: Callable[[], None] | None = None
+    """Called at the end of the connection."""
 
     @property
     def _service(self) -> "Service":
@@ -112,6 +114,8 @@ class BoundedHttp(SheddingProtocol):
         self._lingering.discard(self)
         self._answer_no_more()
         super().connection_lost(exc)
+        if self.on_lost:
+            self.on_lost()
 
     def shutdown(self) -> None:
         """End what is not worked on; a connection left open would keep uvloop from closing."""

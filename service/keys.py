@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import secrets
-import time
 from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from srgnn.errors import ConfigError, InputError
+
+from .bucket import Bucket
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +37,6 @@ class Entry(NamedTuple):
     name: str
     scopes: tuple[str, ...]
     digest: str
-
-
-class Bucket:
-    """Room for a second's worth of requests that fills up again at ``rate`` a second; 0 is no limit."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._most = self._left = max(rate, 1.0)
-        self._filled = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether one more request may pass now."""
-        if not self._rate:
-            return True
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._filled) * self._rate)
-        self._filled = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class Grant(NamedTuple):

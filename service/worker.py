@@ -21,6 +21,7 @@ from srgnn.errors import SRGNNError
 
 from .cli import check_store, run_server
 from .settings import Settings
+from .sharing import Share
 from .telemetry import METRICS_DIRECTORY, configure_logging
 from .versions import Versions
 
@@ -36,6 +37,7 @@ class Link:
     pipe: "Connection"
     beats: c_ulong
     """In memory that both see, counted up by the worker: messages would block it where its parent is held up."""
+    share: Share
     versions: Versions
     """The worker's own copy."""
 
@@ -59,7 +61,7 @@ def work(settings: Settings, listener: socket.socket, link: Link, replaces_anoth
         pass  # the parent is gone
     else:
         # Ctrl-C in a terminal reaches every process of the service; only the parent passes it on.
-        run_server(app, settings, listener, signals=[signal.SIGTERM])
+        run_server(app, settings, listener, signals=[signal.SIGTERM], share=link.share)
     parent = multiprocessing.parent_process()
     if parent and not parent.is_alive():
         shutil.rmtree(os.environ[METRICS_DIRECTORY], ignore_errors=True)

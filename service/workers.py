@@ -1,8 +1,8 @@
 """Several processes that answer on one port, and the parent that starts, watches and ends them.
 
-All accept from one listening socket, so that a connection goes to a worker that has time for it, and one that waits
-while a worker dies is taken by another. All map the files of one artifact, whose pages the machine holds once. Parent
-and worker (:mod:`service.worker`) have a pipe:
+All accept from one listening socket: a connection goes to the worker that has fewest (:mod:`service.sharing`), and one
+that waits while a worker dies is taken by another. All map the files of one artifact, whose pages the machine holds
+once. Parent and worker (:mod:`service.worker`) have a pipe:
 
     worker: LOADED, or why it cannot           parent: SERVE, to the first workers once all have loaded
     swaps: see service/rollout.py
@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ctypes import c_ulong
+from ctypes import c_long, c_ulong
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -40,6 +40,7 @@ from srgnn.errors import SRGNNError
 from .cli import STOP_SIGNALS, log_serving, start_listening
 from .rollout import Ask, Asker, Done, Rollouts
 from .settings import Settings
+from .sharing import NOBODY, Share
 from .telemetry import METRICS_DIRECTORY, requests_answered
 from .versions import Versions, Wanted
 from .worker import LOADED, SERVE, Link, stop_seconds, work
@@ -64,6 +65,7 @@ class _Worker:
     process: SpawnProcess
     pipe: "Connection"
     beats: c_ulong
+    share: Share
     artifact: Path
     loaded: bool = False
     serving: bool = False
@@ -104,6 +106,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._versions = Versions(self.settings.artifact)
         self._rollouts = Rollouts(self._versions, self._serving)
+        self._connections = spawn.RawArray(c_long, [NOBODY] * self.settings.workers)
 
     def run(self) -> tuple[int, float]:
         """Serve until SIGTERM or Ctrl-C; the number of requests answered, and the seconds since the port opened.
@@ -127,7 +130,12 @@ class Supervisor:
     def _fill_up(self) -> None:
         while len(self._workers) < self.settings.workers and time.monotonic() >= self._retry_at:
             replaces_another = self._opened is not None
-            self._workers.append(_start(self.settings, self.listener, self._versions, replaces_another))
+            share = Share(self._connections, self._free_index())
+            self._workers.append(_start(self.settings, self.listener, share, self._versions, replaces_another))
+
+    def _free_index(self) -> int:
+        taken = {worker.share.index for worker in self._workers}
+        return next(index for index in range(self.settings.workers) if index not in taken)
 
     def _wait(self, signals: "Connection") -> None:
         """Until a worker says something or ends, a signal comes, or there is something to be looked at."""
@@ -203,6 +211,7 @@ class Supervisor:
         worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
+        worker.share.leave()
         self._rollouts.lose(worker)
         mark_process_dead(worker.process.pid, os.environ[METRICS_DIRECTORY])  # type: ignore[no-untyped-call]
         if worker.outdated:
@@ -277,10 +286,12 @@ def _signals() -> Iterator["Connection"]:
         writer.close()
 
 
-def _start(settings: Settings, listener: socket.socket, versions: Versions, replaces_another: bool) -> _Worker:
+def _start(
+    settings: Settings, listener: socket.socket, share: Share, versions: Versions, replaces_another: bool
+) -> _Worker:
     ours, theirs = spawn.Pipe()
     beats = spawn.RawValue(c_ulong)
-    link = Link(theirs, beats, versions)
+    link = Link(theirs, beats, share, versions)
     # daemon: ended with the parent where that fails unexpectedly
     process = spawn.Process(target=work, args=(settings, listener, link, replaces_another), daemon=True)
     resource_tracker.ensure_running()  # its start would let signals through
@@ -291,4 +302,4 @@ def _start(settings: Settings, listener: socket.socket, versions: Versions, repl
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    return _Worker(process, ours, beats, versions.current)
+    return _Worker(process, ours, beats, share, versions.current)

@@ -60,7 +60,7 @@ def test_an_event_repeated_at_any_worker_changes_nothing_and_is_answered_the_sam
     with ExitStack() as stack:
         clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(12)]
         first = [clients[0].post("/sessions/repeated/click", json=event).json() for event in events]
-        for client in clients:  # six by each worker, about
+        for client in clients:  # six by each worker
             again = [client.post("/sessions/repeated/click", json=event).json() for event in events]
             assert again == first
         assert clients[0].get("/sessions/repeated").json()["clicks"] == 5
@@ -76,6 +76,17 @@ def test_a_session_is_one_whichever_worker_answers(service: Service, redis_url: 
         assert min(connections(service)) > 0, "one worker answered nothing"
     stored = service.get("/sessions/shared").json()
     assert stored["items"] == [str(100 + n % 30) for n in range(36)]
+
+
+def test_connections_are_shared_out(service: Service, redis_url: str) -> None:
+    """As few as a balancer or a batch client opens, one after the other or all at once."""
+    shared = 0
+    for _ in range(20):
+        with connected(service, 2), connected(service, 2):
+            until(lambda: sum(connections(service)) == 4)
+            shared += connections(service) == [2, 2]
+        until(lambda: sum(connections(service)) == 0)
+    assert shared >= 15, "one worker may be held up now and then"
 
 
 def test_metrics_of_any_worker_are_those_of_all(service: Service, redis_url: str) -> None:

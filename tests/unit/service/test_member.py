@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 from collections.abc import AsyncIterator
-from ctypes import c_ulong
+from ctypes import c_long, c_ulong
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from service import member
 from service.app import create_app
 from service.rollout import Abandon, Answer, Ask, Commit, Done, Prepare
 from service.settings import load_settings
+from service.sharing import Share
 from service.versions import Outcome, Versions, Wanted
 from service.worker import Link
 from tests.artifacts import damage, folder_with_two
@@ -30,7 +31,7 @@ def paths(tiny_artifact: Path, tmp_path: Path) -> tuple[Path, Path]:
 class Parent:
     def __init__(self, versions: Versions) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
-        self.link = Link(theirs, c_ulong(), versions)
+        self.link = Link(theirs, c_ulong(), Share((c_long * 2)(), 0), versions)
 
     @property
     def theirs(self) -> "Connection":

@@ -5,13 +5,14 @@ import os
 import socket
 import subprocess
 import sys
-from ctypes import c_ulong
+from ctypes import c_long, c_ulong
 from pathlib import Path
 
 import pytest
 
 from service import worker
 from service.settings import load_settings
+from service.sharing import Share
 from service.versions import Versions
 from service.worker import Link, stop_seconds
 from srgnn.errors import StoreMisconfigured
@@ -37,7 +38,9 @@ def test_what_keeps_it_from_loading_is_told_to_the_parent(
     damage(tiny)
     parent, pipe = multiprocessing.Pipe()
     with socket.socket() as listener:
-        worker.work(load_settings(), listener, Link(pipe, c_ulong(), Versions(tiny.parent)), False)
+        worker.work(
+            load_settings(), listener, Link(pipe, c_ulong(), Share((c_long * 2)(), 0), Versions(tiny.parent)), False
+        )
     assert "is damaged" in str(parent.recv())
 
 
@@ -48,7 +51,7 @@ def test_a_store_that_refuses_it_is_a_reason_not_to_start_but_not_for_a_replacem
     with RedisServer() as server:
         server.command("CONFIG", "SET", "requirepass", "secret")
         settings = load_settings(redis_url=server.url, store_timeout_ms=5000)
-        link = Link(multiprocessing.Pipe()[1], c_ulong(), Versions(tiny_artifact))
+        link = Link(multiprocessing.Pipe()[1], c_ulong(), Share((c_long * 2)(), 0), Versions(tiny_artifact))
         if replaces_another:
             app = worker._load(settings, link, replaces_another)
             assert b"srgnn_worker_replacements_total 1.0" in app.state.metrics.render()

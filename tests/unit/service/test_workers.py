@@ -15,6 +15,7 @@ import pytest
 from service import cli, workers
 from service.rollout import Abandon, Answer, Ask, Commit, Done, Prepare
 from service.settings import load_settings
+from service.sharing import Share
 from service.telemetry import METRICS_DIRECTORY
 from service.versions import Outcome, Versions, Wanted
 from service.worker import LOADED, SERVE
@@ -58,13 +59,15 @@ class Parent:
         self.beats: list[c_ulong] = []
         self.signals, self.signal_writer = multiprocessing.Pipe(duplex=False)
 
-    def start(self, settings: object, listener: object, versions: Versions, replaces_another: bool) -> _Worker:
+    def start(
+        self, settings: object, listener: object, share: Share, versions: Versions, replaces_another: bool
+    ) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
         self.pipes.append(theirs)
         self.replacements.append(replaces_another)
         self.beats.append(c_ulong())
         process = cast(multiprocessing.context.SpawnProcess, Process(1000 + len(self.pipes)))
-        return _Worker(process, ours, self.beats[-1], versions.current)
+        return _Worker(process, ours, self.beats[-1], share, versions.current)
 
     def turn(self, number: int = 0) -> None:
         """One turn of the parent's loop, with a signal, so that it does not wait where nothing is to be heard."""
