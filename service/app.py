@@ -130,7 +130,7 @@ def _service(settings: Settings, model: _Model, store: SessionStore | None) -> S
         batcher=batcher,
         metrics=metrics,
         quality=Quality(metrics, Path(os.environ[METRICS_DIRECTORY]) if metrics.shared else None),
-        load=Load(settings.max_under_way, metrics.refused),
+        load=Load(settings.max_under_way, settings.burst, metrics.refused),
         previous=previous.name if previous else None,
     )
 

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .bucket import Bucket
 from .errors import problem
 from .headers import HEADERS
 from .settings import PREFIX
@@ -30,10 +31,15 @@ LIMITED_PATHS = ("/sessions/", "/recommendations")
 
 
 class Load:
-    """Requests worked on: ``with load:`` around each. One whose body is still on its way is none yet."""
+    """Requests worked on: ``with load:`` around each. One whose body is still on its way is none yet.
 
-    def __init__(self, limit: int, refused: Counter) -> None:
+    Past ``limit`` there is room for ``burst`` more in a second: what comes while Redis or the machine stands still for
+    a moment is not refused. Where too much comes all the time that is soon used up, and nobody waits in a long queue.
+    """
+
+    def __init__(self, limit: int, burst: int, refused: Counter) -> None:
         self._limit = limit
+        self._burst = Bucket(burst) if burst else None
         self._under_way = 0
         self._refused = refused
         self._unlogged = 0
@@ -42,9 +48,11 @@ class Load:
     @property
     def full(self) -> bool:
         """Whether the next request is to be refused."""
-        return self._under_way >= self._limit
+        return self._under_way >= self._limit and not (self._burst and self._burst.has_room())
 
     def __enter__(self) -> None:
+        if self._under_way >= self._limit and self._burst:
+            self._burst.take()
         self._under_way += 1
 
     def __exit__(self, *_: object) -> None:

@@ -109,10 +109,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; a larger one is refused unread.")
 
     max_under_way: int = Field(
-        64,
+        32,
         ge=1,
         le=100_000,
-        description="Requests worked on at a time; past that they are refused at once with 503 and Retry-After.",
+        description="Requests worked on at a time; past that, and the burst, they are refused at once with 503 and "
+        "Retry-After.",
+    )
+    burst: int = Field(
+        128, ge=0, le=100_000, description="Requests that are taken beyond it in a second, for when many come at once."
     )
     queue_size: int = Field(
         1024,

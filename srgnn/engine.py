@@ -11,6 +11,7 @@ Only for what a service is asked all the time: see :meth:`Engine.takes`. The res
 import logging
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ MOST_CLICKS = 1 << 13
 MOST_EXCLUDED = 1 << 14
 MOST_ITEMS = 128
 """Of one answer."""
+NICENESS = 2
+"""Of the thread above that of the process: where both want a processor, reading and refusing comes first. No more of
+it, since others that keep the machine busy would hold answers up (docs/log.md)."""
 END_SECONDS = 1
 """Longest that is waited for a thread that nobody can ask any more."""
 
@@ -136,6 +140,7 @@ def plan_of(scorer: Scorer) -> Plan | None:
 def _attend(plan: Plan, box: Box, questions: int, answers: int) -> None:
     """The thread: until nobody can ask any more."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for threads that the interpreter runs
+    _step_back()
     try:
         attend(plan, box, questions, answers)
     except Exception:
@@ -143,6 +148,13 @@ def _attend(plan: Plan, box: Box, questions: int, answers: int) -> None:
         box.sizes[0] = -1
     finally:
         _close(questions, answers)
+
+
+def _step_back() -> None:
+    """Let other threads of the process go first. Only Linux knows the niceness of a thread."""
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICENESS)
 
 
 def _end(thread: threading.Thread, *pipes: int) -> None:

@@ -44,7 +44,7 @@ async def service(tiny_recommender: Recommender) -> AsyncIterator[Service]:
     async with Batcher(queue_size=10, max_batch=4) as batcher:
         metrics, store = Metrics("tiny-1"), store_of(MemorySessionStore)
         yield Service(
-            Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics), Load(10, metrics.refused)
+            Settings(), store, tiny_recommender, None, batcher, metrics, Quality(metrics), Load(10, 0, metrics.refused)
         )
 
 

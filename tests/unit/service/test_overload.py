@@ -58,7 +58,7 @@ def client(
 ) -> Iterator[httpx.Client]:
     monkeypatch.setattr("service.inference.INLINE_SCORES", 0)  # in the thread: the event loop has to go on
     parts = tiny_recommender.vocabulary, tiny_recommender.rules, scorer, tiny_recommender.fallback
-    settings = load_settings(max_under_way=1, deadline_ms=30_000)
+    settings = load_settings(max_under_way=1, burst=0, deadline_ms=30_000)
     app = create_app(settings, recommender=Recommender(*parts, version="waiting"))
     config = uvicorn.Config(app, port=0, http=SheddingProtocol, ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)
@@ -157,13 +157,53 @@ def test_a_body_still_on_its_way_holds_no_place(client: httpx.Client, scorer: Wa
         assert slow.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def entered(load: Load, tries: int) -> int:
+    """How many of so many more requests are not refused; none of them ends."""
+    before = load._under_way
+    for _ in range(tries):
+        if not load.full:
+            load.__enter__()
+    return load._under_way - before
+
+
+def leave(load: Load, number: int) -> None:
+    for _ in range(number):
+        load.__exit__()
+
+
+def test_a_burst_is_taken_and_a_lasting_overload_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("service.bucket.time.monotonic", lambda: now)
+    load = Load(3, 10, Counter("refused", "", registry=None))
+    assert entered(load, 50) == 3 + 10
+    for _ in range(5):
+        leave(load, 1)
+        assert entered(load, 50) == 0
+    leave(load, 6)
+    assert entered(load, 50) == 1  # up to its limit of 3
+    now += 0.25
+    assert entered(load, 50) == 2  # what has come to be allowed again
+    leave(load, 5)
+    now += 10
+    assert entered(load, 50) == 3 + 10
+
+
+def test_no_burst_is_needed_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.bucket.time.monotonic", lambda: 100.0)
+    load = Load(3, 2, Counter("refused", "", registry=None))
+    for _ in range(20):
+        assert entered(load, 3) == 3
+        leave(load, 3)
+    assert entered(load, 50) == 3 + 2
+
+
 def test_one_line_a_second_tells_how_many_were_refused(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING, overload.logger.name)
     now = 100.0
     monkeypatch.setattr(overload.time, "monotonic", lambda: now)
-    load = Load(5, Counter("refused", "", registry=None))
+    load = Load(5, 0, Counter("refused", "", registry=None))
     for seconds in (0.0, 0.1, 0.2, 1.1):
         now = 100 + seconds
         load.refuse()

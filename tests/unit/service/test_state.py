@@ -23,7 +23,7 @@ def service_of(recommender: object) -> Service:
         Batcher(queue_size=10, max_batch=4),
         metrics,
         Quality(metrics),
-        Load(1, metrics.refused),
+        Load(1, 0, metrics.refused),
     )
 
 

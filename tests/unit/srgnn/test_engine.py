@@ -167,6 +167,16 @@ print(len(seen) > 0)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness of a thread")
+def test_other_threads_of_the_process_go_first():
+    before = threading.enumerate()
+    engine = Engine.of(model_alone(SCANS[0]))
+    engine.top_k([np.array([1])], 1)
+    [thread] = set(threading.enumerate()) - set(before)
+    own, its = (os.getpriority(os.PRIO_PROCESS, who) for who in (0, thread.native_id))
+    assert its == min(own + module.NICENESS, 19)
+
+
 def test_signals_do_not_end_it():
     ran = subprocess.run([sys.executable, "-c", SIGNALLED], check=True, capture_output=True, text=True, timeout=120)
     assert ran.stdout == "True\n"
