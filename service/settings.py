@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         "Retry-After.",
     )
     burst: int = Field(
-        128, ge=0, le=100_000, description="Requests that are taken beyond it in a second, for when many come at once."
+        256, ge=0, le=100_000, description="Requests that are taken beyond it in a second, for when many come at once."
     )
     queue_size: int = Field(
         1024,
