@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -152,8 +153,10 @@ def _attend(plan: Plan, box: Box, questions: int, answers: int) -> None:
 
 def _step_back() -> None:
     """Let other threads of the process go first. Only Linux knows the niceness of a thread."""
-    if sys.platform == "linux":
-        own = threading.get_native_id()
+    if sys.platform != "linux":
+        return
+    own = threading.get_native_id()
+    with suppress(OSError):  # where a sandbox forbids it, answers are as good as without
         os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICENESS)
 
 

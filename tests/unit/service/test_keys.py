@@ -5,6 +5,7 @@ import stat
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -190,7 +191,8 @@ def test_all_keys_can_be_taken_away(path: Path) -> None:
     assert keys.find(key.encode()) is None
 
 
-def test_reading_the_file_again_gives_no_key_new_room(path: Path) -> None:
+def test_reading_the_file_again_gives_no_key_new_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.bucket.time", SimpleNamespace(monotonic=lambda: 100.0))
     key = make(path, "shop", ["read"])
     keys = Keys(path, rate=3)
     grant = keys.find(key.encode())

@@ -177,6 +177,22 @@ def test_other_threads_of_the_process_go_first():
     assert its == min(own + module.NICENESS, 19)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness of a thread")
+def test_it_answers_where_no_thread_may_step_back(monkeypatch):
+    asked = []
+
+    def forbidden(*arguments):
+        asked.append(arguments)
+        raise PermissionError
+
+    monkeypatch.setattr(module.os, "setpriority", forbidden)
+    scorer = model_alone(SCANS[0])
+    np.testing.assert_array_equal(
+        Engine.of(scorer).top_k([np.array([1])], 5).rows, scorer.top_k([np.array([1])], 5).rows
+    )
+    assert asked
+
+
 def test_signals_do_not_end_it():
     ran = subprocess.run([sys.executable, "-c", SIGNALLED], check=True, capture_output=True, text=True, timeout=120)
     assert ran.stdout == "True\n"
