@@ -17,6 +17,7 @@ from .blend import model_of
 from .cli import emit
 from .errors import InputError
 from .recommender import Recommender
+from .threads import limit_threads
 from .vocabulary import check_item_id
 
 SAMPLE = 1000
@@ -53,11 +54,13 @@ def recommend(
     """
     if (history is None) == (source is None) or (source is None) != (output is None):
         raise InputError("give either --history a,b,c or --input FILE together with --output FILE")
+    workers = workers or _workers_for(source)
+    if workers > 1:
+        limit_threads(1)  # the other cores are for copies of this process
     loaded = load(artifact)
     if history is not None:
         emit({"model": loaded.name, **recommend_history(loaded.recommender, history, k)})
     elif source is not None and output is not None:
-        workers = workers or _workers_for(source)
         result = recommend_file(loaded.recommender, source, output, k, artifact=loaded.path, workers=workers)
         if result.clicks and result.clicks == result.unknown_clicks:
             click.echo(
@@ -68,8 +71,8 @@ def recommend(
         emit({"model": loaded.name, **result.to_json()})
 
 
-def _workers_for(source: Path) -> int:
-    large = source.is_file() and source.stat().st_size > LARGE_INPUT_BYTES
+def _workers_for(source: Path | None) -> int:
+    large = source is not None and source.is_file() and source.stat().st_size > LARGE_INPUT_BYTES
     return (os.cpu_count() or 1) if large else 1
 
 

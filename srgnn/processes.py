@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -10,8 +12,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from .errors import SRGNNError
+from .garbage import settle
 from .recommender import Recommender
+from .threads import limit_threads
 
 Chunk = TypeVar("Chunk")
 Answer = TypeVar("Answer")
@@ -32,18 +38,17 @@ def answer_in_order(
 ) -> Iterator[Answer]:
     """``answer(recommender, chunk)`` of every chunk, in their order.
 
-    With several workers each loads ``artifact``, whose large parts are mapped files and so in memory once; ``answer``
-    is then a function of a module, or a ``partial`` of one. Raises whatever ``answer`` raises, and SRGNNError where a
-    worker died.
+    Several workers are copies of this process where they can be, which takes no time; else each loads ``artifact``,
+    whose large parts are mapped files and so in memory once. ``answer`` is then a function of a module, or a
+    ``partial`` of one. Raises whatever ``answer`` raises, and SRGNNError where a worker died.
     """
     if workers == 1 or artifact is None:
         for chunk in chunks:
             yield answer(recommender, chunk)
         return
-    # Not forked: a copy of a process that has used torch's threads may wait for threads it does not have.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _load, (artifact,)) as pool:
+    with _pool(workers, recommender, artifact) as pool:
         try:
+            pool.submit(int)  # a copy is made before reading begins, which may take threads
             yield from _in_order(pool, answer, chunks, AHEAD * workers)
         except BrokenProcessPool as error:
             raise SRGNNError(
@@ -51,6 +56,18 @@ def answer_in_order(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int, recommender: Recommender, artifact: Path) -> ProcessPoolExecutor:
+    if _may_be_copied():
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _take, (recommender,))
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _load, (artifact,))
+
+
+def _may_be_copied() -> bool:
+    """A copy of a process with threads may wait for threads that it does not have: not with Python's, nor with torch's.
+    Numpy's BLAS starts its own anew. On other systems than Linux their own libraries have some."""
+    return sys.platform == "linux" and threading.active_count() == 1 and torch.get_num_threads() == 1
 
 
 def _in_order(
@@ -67,12 +84,14 @@ def _in_order(
 
 def _load(artifact: Path) -> None:
     from .artifact import load
-    from .garbage import settle
-    from .threads import limit_threads
 
-    global _recommender
     limit_threads(1)  # the other cores have workers of their own
-    _recommender = load(artifact).recommender
+    _take(load(artifact).recommender)
+
+
+def _take(recommender: Recommender) -> None:
+    global _recommender
+    _recommender = recommender
     settle()
 
 

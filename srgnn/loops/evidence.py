@@ -9,6 +9,7 @@ from ..compiled import compiled
 from ..session_index import IndexArray, SessionIndex
 from . import FloatArray, IntArray, Items
 from .habits import RARE, Habits, shape_of
+from .heap import k_largest
 from .neighbours import Memory, last_clicks, votes
 from .products import dot
 from .table import empty_table, slot_of
@@ -23,9 +24,10 @@ def evidence(
     share_unit: float,
     catalogue: Items,
     vector: FloatArray,
-) -> tuple[IntArray, FloatArray]:
-    """Rows [n] and their features [n, 7], as srgnn.blend.Evidence tells of them; of the sequence and its ``vector`` [d]
-    in a ``catalogue`` [V, d]."""
+) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
+    """Of the sequence and its ``vector`` [d] in a ``catalogue`` [V, d]: rows [n] and what votes say of each [n]; then
+    where in these the session's own items stand [c], and what else is known of them [c, 6], in the order of
+    srgnn.blend.Evidence."""
     voted, sums = votes(memory, sequence)
     clicked, ages, times = last_clicks(sequence)
     total = 0.0
@@ -33,43 +35,28 @@ def evidence(
         total += vote
     if len(voted) > most_voted:
         voted, sums = k_largest(voted, sums, most_voted)
-    rows, features = np.empty(len(voted) + len(clicked), np.int64), np.zeros((len(voted) + len(clicked), 7))
-    table, place = empty_table(len(clicked)), np.full(len(clicked), -1)
+    rows, shares = np.empty(len(voted) + len(clicked), np.int64), np.zeros(len(voted) + len(clicked))
+    places, known = np.full(len(clicked), -1), np.empty((len(clicked), 6))
+    table = empty_table(len(clicked))
     for i in range(len(clicked)):
         table[slot_of(table, clicked, clicked[i])] = i
     for i in range(len(voted)):
         share = sums[i] / total if total > 0 else 0.0  # votes weigh nothing where every session holds what they are for
-        rows[i], features[i, 0] = voted[i], np.log1p(share / share_unit)
+        rows[i], shares[i] = voted[i], np.log(1.0 + share / share_unit)
         own = table[slot_of(table, clicked, voted[i])]
         if own >= 0:
-            place[own] = i
+            places[own] = i
     found = len(voted)
     shape, told = shape_of(habits.older, sequence), habits.odds.shape[1]
     for i in range(len(clicked)):
-        if place[i] < 0:
-            place[i], rows[found] = found, clicked[i]
+        if places[i] < 0:
+            places[i], rows[found] = found, clicked[i]
             found += 1
-        of_own = features[place[i]]
-        of_own[1], of_own[2], of_own[3], of_own[4] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
         label = len(clicked) - 1 - i  # items are in the order of their last clicks
-        of_own[5] = habits.odds[shape, label] if label < told else RARE
-        of_own[6] = dot(catalogue[clicked[i]], vector)
-    return rows[:found], features[:found]
-
-
-@compiled
-def k_largest(rows: IntArray, values: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
-    """Those with the ``k`` largest values of more, of equal ones the smaller rows first; in any order."""
-    least = np.partition(values, len(values) - k)[len(values) - k]
-    chosen, best = np.empty(k, np.int64), np.empty(k)
-    held = 0
-    for i in range(len(rows)):
-        if values[i] > least:
-            chosen[held], best[held] = rows[i], values[i]
-            held += 1
-    equal = np.sort(rows[values == least])
-    chosen[held:], best[held:] = equal[: k - held], least
-    return chosen, best
+        known[i, 0], known[i, 1], known[i, 2], known[i, 3] = 1.0, np.log1p(ages[i]), np.log(times[i]), ages[i] == 0
+        known[i, 4] = habits.odds[shape, label] if label < told else RARE
+        known[i, 5] = dot(catalogue[clicked[i]], vector)
+    return rows[:found], shares[:found], places, known
 
 
 @compiled
@@ -135,15 +122,18 @@ def weighed(
 ) -> Pairs:
     """The same, of whole tuples."""
     room = len(items) + most_voted * len(lengths)
-    found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(room)
+    found_sessions, found_rows, scores = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
     start = found = 0
     for session in range(len(lengths)):
         sequence = items[start : start + lengths[session]]
-        rows, features = evidence(memory, habits, sequence, most_voted, share_unit, catalogue, vectors[session])
+        some = evidence(memory, habits, sequence, most_voted, share_unit, catalogue, vectors[session])
+        rows, shares, places, known = some
         for i in range(len(rows)):
-            found_sessions[found], found_rows[found] = session, rows[i]
-            for j in range(len(weights)):
-                scores[found] += weights[j] * features[i, j]
-            found += 1
+            found_sessions[found + i], found_rows[found + i] = session, rows[i]
+            scores[found + i] = weights[0] * shares[i]
+        for i in range(len(places)):
+            for j in range(known.shape[1]):
+                scores[found + places[i]] += weights[1 + j] * known[i, j]
+        found += len(rows)
         start += lengths[session]
     return Pairs(found_sessions[:found], found_rows[:found], scores[:found])

@@ -1,4 +1,6 @@
-"""The best of many: a heap."""
+"""The best of many: a heap, or all at once."""
+
+import numpy as np
 
 from ..compiled import compiled
 from . import FloatArray, IntArray
@@ -69,3 +71,18 @@ def keep(largest: FloatArray, value: float) -> None:
         largest[place] = largest[below]
         place, below = below, 2 * below + 1
     largest[place] = value
+
+
+@compiled
+def k_largest(rows: IntArray, values: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Those with the ``k`` largest values of more, of equal ones the smaller rows first; in any order."""
+    least = np.partition(values, len(values) - k)[len(values) - k]
+    chosen, best = np.empty(k, np.int64), np.empty(k)
+    held = 0
+    for i in range(len(rows)):
+        if values[i] > least:
+            chosen[held], best[held] = rows[i], values[i]
+            held += 1
+    equal = np.sort(rows[values == least])
+    chosen[held:], best[held:] = equal[: k - held], least
+    return chosen, best

@@ -7,8 +7,9 @@ import numpy as np
 from ..compiled import compiled
 from ..session_index import SessionIndex
 from . import FloatArray, IntArray
+from .encoder import exponential
 from .fetch import fetch
-from .heap import offer
+from .heap import k_largest
 from .table import empty_table, slot_of
 
 DISTANCES = 32
@@ -88,23 +89,21 @@ def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, I
             similarity[place] += weight
             # of several shared clicks the last one stays: ``rows`` are in the order of their last clicks
             shared_at[place], shared_age[place] = index.sessions_at[click], ages[i]
-    past_sessions = len(index.session_starts) - 1
-    size = min(found, memory.neighbours)
-    best, chosen = np.empty(size), np.empty(size, np.int64)
-    held = 0
-    for place in range(found):
-        if held == size and similarity[place] < best[0]:
-            continue  # what follows makes no similarity greater, and is most of the work
-        similarity[place] *= np.exp(-(sessions[place] / past_sessions / memory.session_decay))
-        if memory.cosine:
-            similarity[place] /= np.sqrt(
-                index.session_starts[sessions[place] + 1] - index.session_starts[sessions[place]]
-            )
-        if memory.linear:
+    past_sessions, similarity = len(index.session_starts) - 1, similarity[:found]
+    for place in range(found):  # nothing else in this loop, or it is not compiled to vectors
+        similarity[place] *= exponential(-(sessions[place] / past_sessions / memory.session_decay))
+    if memory.cosine:
+        for place in range(found):
+            session = sessions[place]
+            similarity[place] /= np.sqrt(index.session_starts[session + 1] - index.session_starts[session])
+    if memory.linear:
+        for place in range(found):
             similarity[place] *= max(0.0, 1.0 - shared_age[place] / 10)
-        held = offer(best, chosen, held, similarity[place], sessions[place])
-    last_shared = np.empty(size, np.int64)
-    for i in range(size):
+    if found <= memory.neighbours:
+        return sessions[:found], similarity, shared_at[:found]
+    chosen, best = k_largest(sessions[:found], similarity, memory.neighbours)
+    last_shared = np.empty(len(chosen), np.int64)
+    for i in range(len(chosen)):
         last_shared[i] = shared_at[table[slot_of(table, sessions, chosen[i])]]
     return chosen, best, last_shared
 

@@ -123,14 +123,13 @@ def score_rows(searched: Any, asking: Any, session: Any, first: Any, out: Any) -
 @overload(score_rows)
 def _score_rows(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> Any:
     def of_codes(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
-        items, offsets = searched.items[first : first + out.shape[1]], searched.offsets[first : first + out.shape[1]]
         if len(asking.raised):
-            products_natively(items, asking.raised[session : session + 1], offsets, out)
+            products_natively(searched.items, asking.raised, searched.offsets, out, first, out.shape[1], session)
             return
         for row in range(0, out.shape[1], ROWS):
-            made = products_of_rows(items, row, asking.words, session)
+            made = products_of_rows(searched.items, first + row, asking.words, session)
             for i in range(ROWS):
-                out[0, row + i] = made[i] - offsets[row + i]
+                out[0, row + i] = made[i] - searched.offsets[first + row + i]
 
     def of_floats(searched: Any, asking: Any, session: Any, first: Any, out: Any) -> None:
         vector = asking.words[session]
@@ -150,17 +149,16 @@ def best_of_groups(
     Not all of its scores: there are so many that to write them down, and to read them again, would take longer than
     to make those anew that matter.
     """
-    rows = slice(first_group * GROUP, (first_group + groups) * GROUP)
     if len(raised) >= MANY:
-        return best_of_groups_for_many(items[rows], offsets[rows], raised)
+        return best_of_groups_for_many(items, offsets, raised, first_group, groups)
     bests = np.empty((max(len(raised), len(words)), groups), np.int32)
     if len(raised):
-        best_for_few_natively(items[rows], raised, offsets[rows], bests)
+        best_for_few_natively(items, raised, offsets, bests, first_group * GROUP, groups * GROUP, 0)
         return bests
     for g in range(groups):
         for session in range(len(words)):
             best = LOWEST
-            for row in range(rows.start + g * GROUP, rows.start + (g + 1) * GROUP, ROWS):
+            for row in range((first_group + g) * GROUP, (first_group + g + 1) * GROUP, ROWS):
                 made = products_of_rows(items, row, words, session)
                 for i in range(ROWS):
                     best = max(best, made[i] - offsets[row + i])
@@ -169,9 +167,11 @@ def best_of_groups(
 
 
 @compiled
-def best_of_groups_for_many(items: Codes, offsets: Offsets, raised: Codes) -> npt.NDArray[np.int32]:
+def best_of_groups_for_many(
+    items: Codes, offsets: Offsets, raised: Codes, first_group: int, groups: int
+) -> npt.NDArray[np.int32]:
     """The same by VNNI, LANES sessions at a time: each item's numbers meet those of all of them at once."""
-    b, groups, d = len(raised), len(items) // GROUP, items.shape[1]
+    b, d = len(raised), items.shape[1]
     bests, of_some = np.empty((b, groups), np.int32), np.empty((groups, LANES), np.int32)
     packed = np.zeros(((d + 3) // 4, LANES, 4), np.int8)  # four numbers of each session side by side
     for start in range(0, b, LANES):
@@ -180,7 +180,7 @@ def best_of_groups_for_many(items: Codes, offsets: Offsets, raised: Codes) -> np
             to, there = place_in_chunks(j, d, 4), place_in_chunks(j, d, BYTES)
             for session in range(some):
                 packed[to // 4, session, to % 4] = raised[start + session, there]
-        best_for_many_natively(items, packed, offsets, of_some)
+        best_for_many_natively(items, packed, offsets, of_some, first_group * GROUP, groups * GROUP, 0)
         for g in range(groups):
             for session in range(some):
                 bests[start + session, g] = of_some[g, session]
@@ -255,8 +255,9 @@ def in_pairs(build: ir.IRBuilder, products: Any) -> Any:
 
 
 def native(write: Callable[..., None]) -> Any:
-    """An intrinsic that calls a function of its own, with pointers to four arrays and the shapes of the first two;
-    ``write`` writes its body, given these."""
+    """An intrinsic that calls a function of its own, whose body ``write`` writes. Of items [R, d], codes [b, width,
+    ...] and offsets [R] it is given the places where those of the ``first`` row and of a ``session`` begin, since to
+    slice arrays would take as long as the products of a few rows; then how many ``rows`` there are, d, b and width."""
     pointers = [each.as_pointer() for each in (_INT8, _INT8, _INT32, _INT32)]
     name = f"srgnn_{write.__name__}"
 
@@ -272,21 +273,29 @@ def native(write: Callable[..., None]) -> Any:
         build.ret_void()
         return made
 
-    def typed(typing: Any, items: Any, codes: Any, offsets: Any, out: Any) -> Any:
+    def typed(typing: Any, items: Any, codes: Any, offsets: Any, out: Any, first: Any, rows: Any, session: Any) -> Any:
         if not items.layout == codes.layout == offsets.layout == out.layout == "C":
             raise TypingError("rows must follow one another in memory")
 
         def generate(context: Any, build: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            arrays = [
+            of_items, of_codes, of_offsets, of_out = (
                 context.make_array(kind)(context, build, value)
-                for kind, value in zip(signature.args, arguments, strict=True)
-            ]
-            shapes = [size for i in (0, 1) for size in cgutils.unpack_tuple(build, arrays[i].shape)[:2]]
+                for kind, value in zip(signature.args[:4], arguments[:4], strict=True)
+            )
+            first, rows, session = arguments[4:]
+            _, d = cgutils.unpack_tuple(build, of_items.shape)
+            b, width, *_ = cgutils.unpack_tuple(build, of_codes.shape)
+            begin = (
+                build.gep(of_items.data, [build.mul(first, d)]),
+                build.gep(of_codes.data, [build.mul(session, width)]),
+                build.gep(of_offsets.data, [first]),
+                of_out.data,
+            )
             if platform.machine() in X86:  # no other compiler knows the instruction, and nobody asks for it there
-                build.call(function(build.module), [*(each.data for each in arrays), *shapes])
+                build.call(function(build.module), [*begin, rows, d, b, width])
             return context.get_dummy_value()
 
-        return types.none(items, codes, offsets, out), generate
+        return types.none(items, codes, offsets, out, types.int64, types.int64, types.int64), generate
 
     return intrinsic(typed)
 
@@ -295,7 +304,7 @@ def native(write: Callable[..., None]) -> Any:
 def products_natively(
     build: ir.IRBuilder, items: Any, codes: Any, offsets: Any, out: Any, rows: Any, d: Any, _: Any, width: Any
 ) -> None:
-    """Products of items [R, d] and one session's ``codes`` [1, BYTES * chunks], 0 to 255, less ``offsets`` [R]: to
+    """Products of items [R, d] and one session's ``codes`` [BYTES * chunks], 0 to 255, less ``offsets`` [R]: to
     [1, R]."""
     with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(ROWS), inc=True) as (row, _):
         scores = of_rows(build, items, offsets, row, d, codes, width)

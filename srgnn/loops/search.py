@@ -15,6 +15,9 @@ from .products import GROUP, ROWS, Asking, Searched, dot, largest, score_rows
 BONUS_ROUNDINGS = 2.0**-40
 """Relative error of adding a bonus in units of its session, with room to spare."""
 
+ENOUGH = 8
+"""Times k: among so many the k largest of all are rarely two that meet (:func:`folded`)."""
+
 AHEAD = 8
 """Pairs: one's item takes longer to come from memory than to be scored (docs/log.md)."""
 
@@ -124,6 +127,7 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
     own = Own(np.zeros(size * GROUP, np.bool_), np.zeros(size, np.bool_))
     sessions, rows, added = empty_pairs(len(bonuses.rows) + 64 * len(block.bests))
     most, error, with_bonus = np.empty(size), np.empty(size), np.empty(len(bonuses.rows))
+    least, places = np.empty(size), np.empty(size, np.int64)
     found = stop = stop_excluded = 0
     for session in range(len(block.bests)):
         worth(block, session, margins.on_longest[session], margins.on_residual[session], most, error, own)
@@ -135,7 +139,7 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
             there = take_out(own, bonuses.rows[stop] - block.first_row)
             with_bonus[stop] = bonuses.bonuses[stop] / margins.units[session] if there else -np.inf
             stop += 1
-        raise_floor(block, session, error, floors[session], most, own)
+        raise_floor(block, session, error, floors[session], most, own, least)
         raise_floor_by_bonuses(
             block, session, error, floors[session], most, bonuses.rows[start:stop], with_bonus[start:stop]
         )
@@ -144,16 +148,13 @@ def within_reach(block: Block, margins: Margins, excluded: Pairs, bonuses: Pairs
             if with_bonus[i] >= floor and with_bonus[i] != -np.inf:
                 sessions[found], rows[found], added[found] = session, bonuses.rows[i], bonuses.bonuses[i]
                 found += 1
-        promising = 0
-        for g in range(size):
-            most[g] += error[g]
-            promising += most[g] >= floor
+        promising = above(most, error, floor, places)
         room = found + GROUP * promising + len(with_bonus)
         if room > len(rows):
             more = empty_pairs(room)
             sessions, rows = np.append(sessions, more[0]), np.append(rows, more[1])
             added = np.append(added, more[2])
-        first, found = found, look_into(block, session, error, floor, most, own, rows, found)
+        first, found = found, look_into(block, session, error, floor, places[:promising], own, rows, found)
         sessions[first:found] = session
         for i in range(start_excluded, stop_excluded):
             put_back(own, excluded.rows[i] - block.first_row)
@@ -209,20 +210,40 @@ def worth(
 
 
 @compiled
-def raise_floor(block: Block, session: int, error: FloatArray, floors: FloatArray, best: FloatArray, own: Own) -> None:
+def raise_floor(
+    block: Block, session: int, error: FloatArray, floors: FloatArray, best: FloatArray, own: Own, least: FloatArray
+) -> None:
     """Count what a session may be answered from this block. Where there are k groups of which nothing was taken out,
-    the ``best`` of each [G] stands in for all; ``error`` [G]."""
-    if len(best) - own.groups.sum() >= len(floors):
-        for g in range(len(best)):
-            if best[g] - error[g] > floors[0] and not own.groups[g]:
-                keep(floors, best[g] - error[g])
-        return
-    scores = np.empty((1, GROUP), block.bests.dtype)
+    the ``best`` of each [G] stands in for all; ``error`` [G]. ``least`` [G] is written over."""
     for g in range(len(best)):
-        score_rows(block.searched, block.asking, session, block.first_row + g * GROUP, scores)
+        least[g] = -np.inf if own.groups[g] else best[g] - error[g]
+    left = folded(least, ENOUGH * len(floors))
+    there = 0
+    for value in left:
+        there += value > -np.inf
+    if there >= len(floors):
+        for value in left:
+            keep(floors, value)
+        return
+    scores, searched, asking = np.empty((1, GROUP), block.bests.dtype), block.searched, block.asking
+    for g in range(len(best)):
+        score_rows(searched, asking, session, block.first_row + g * GROUP, scores)
         for r in range(GROUP):
             if scores[0, r] > block.low and not own.rows[g * GROUP + r]:
                 keep(floors, scores[0, r] * block.groups.scales[g] - error[g])
+
+
+@compiled
+def folded(values: FloatArray, enough: int) -> FloatArray:
+    """The larger of each two until there would be fewer than ``enough``: their k largest are of the k largest of all,
+    but for the few that met a larger one. ``values`` are written over, in vectors, where a heap takes one by one."""
+    left = len(values)
+    while left // 2 >= enough:
+        half = (left + 1) // 2
+        for i in range(left - half):
+            values[i] = values[i] if values[i] > values[half + i] else values[half + i]
+        left = half
+    return values[:left]
 
 
 @compiled
@@ -237,7 +258,7 @@ def raise_floor_by_bonuses(
 ) -> None:
     """Count the ``rows`` with ``bonuses`` in the session's unit, and write there the most that each may score: -inf
     where it may not be answered, or would be below the floor even as the ``best`` of its group, as most would."""
-    scores = np.empty((1, ROWS), block.bests.dtype)
+    scores, searched, asking = np.empty((1, ROWS), block.bests.dtype), block.searched, block.asking
     for i in range(len(rows)):
         bonus, inside = bonuses[i], rows[i] - block.first_row
         if bonus == -np.inf:
@@ -246,7 +267,7 @@ def raise_floor_by_bonuses(
         margin = error[g] + abs(bonus) * BONUS_ROUNDINGS
         if best[g] + bonus + margin < floors[0]:
             continue
-        score_rows(block.searched, block.asking, session, rows[i] - inside % ROWS, scores)
+        score_rows(searched, asking, session, rows[i] - inside % ROWS, scores)
         if scores[0, inside % ROWS] > block.low:
             score = scores[0, inside % ROWS] * block.groups.scales[g] + bonus
             keep(floors, score - margin)
@@ -254,22 +275,39 @@ def raise_floor_by_bonuses(
 
 
 @compiled
+def above(best: FloatArray, error: FloatArray, floor: float, places: IntArray) -> int:
+    """Write to ``places`` those of the groups that may reach the ``floor`` [G]; how many there are."""
+    found = 0
+    for g in range(len(best)):
+        places[found] = g
+        found += best[g] + error[g] >= floor  # without a branch that could not be foreseen
+    return found
+
+
+@compiled
 def look_into(
-    block: Block, session: int, error: FloatArray, floor: float, most: FloatArray, own: Own, rows: IntArray, found: int
+    block: Block,
+    session: int,
+    error: FloatArray,
+    floor: float,
+    groups: IntArray,
+    own: Own,
+    rows: IntArray,
+    found: int,
 ) -> int:
-    """Write to ``rows``, of which ``found`` are written, those of all groups that may have one above the ``floor``, by
-    the ``most`` that it may score [G]; how many there are then."""
-    scores = np.empty((1, GROUP), block.bests.dtype)
-    for g in range(len(most)):
-        if most[g] < floor or block.bests[session, g] <= block.low:
+    """Write to ``rows``, of which ``found`` are written, those of some ``groups`` that may be above the ``floor``; how
+    many there are then."""
+    scores, searched, asking = np.empty((1, GROUP), block.bests.dtype), block.searched, block.asking
+    for i in range(len(groups)):
+        g = groups[i]
+        if block.bests[session, g] <= block.low:
             continue
         first = block.first_row + g * GROUP
-        score_rows(block.searched, block.asking, session, first, scores)
+        score_rows(searched, asking, session, first, scores)
         for r in range(GROUP):
-            enough = scores[0, r] > block.low and scores[0, r] * block.groups.scales[g] + error[g] >= floor
-            if enough and not own.rows[g * GROUP + r]:
-                rows[found] = first + r
-                found += 1
+            enough = scores[0, r] * block.groups.scales[g] + error[g] >= floor
+            rows[found] = first + r
+            found += enough & (scores[0, r] > block.low) & ~own.rows[g * GROUP + r]
     return found
 
 

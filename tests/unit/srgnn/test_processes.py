@@ -1,6 +1,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +35,29 @@ def fail_at_seven(recommender: Recommender, chunk: int) -> int:
     return chunk
 
 
+@pytest.fixture(params=["copies", "loaded anew"])
+def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How workers come to be; whether this process may be copied depends on the tests before."""
+    monkeypatch.setattr(processes, "_may_be_copied", lambda: request.param == "copies")
+    return request.param
+
+
+def test_a_process_with_threads_is_not_copied() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    assert not processes._may_be_copied()
+    stop.set()
+    thread.join()
+
+
+def test_a_process_with_one_thread_is_copied() -> None:
+    code = "from srgnn.processes import _may_be_copied as may; from srgnn.threads import limit_threads as limit; "
+    code += "limit(2); assert not may(), 'torch has threads'; limit(1); assert may()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("start")
 def test_every_chunk_is_answered_in_order_by_several_processes(tiny_artifact: Path) -> None:
     loaded = load(tiny_artifact)
     taken: list[int] = []
@@ -55,18 +81,21 @@ def test_one_worker_is_this_process(tiny_recommender: Recommender) -> None:
     assert answers == [(chunk, "tiny-1", os.getpid()) for chunk in range(3)]
 
 
+@pytest.mark.usefixtures("start")
 def test_an_error_in_a_worker_is_the_callers(tiny_artifact: Path) -> None:
     loaded = load(tiny_artifact)
     with pytest.raises(DataError, match="line 7 is no session"):
         list(answer_in_order(fail_at_seven, iter(range(CHUNKS)), loaded.recommender, loaded.path, workers=2))
 
 
+@pytest.mark.usefixtures("start")
 def test_a_worker_that_is_killed_is_told(tiny_artifact: Path) -> None:
     loaded = load(tiny_artifact)
     with pytest.raises(SRGNNError, match=r"worker processes died.*fewer --workers"):
         list(answer_in_order(die_at_seven, iter(range(CHUNKS)), loaded.recommender, loaded.path, workers=2))
 
 
+@pytest.mark.usefixtures("start")
 def test_a_file_is_answered_alike_by_one_and_by_two(tiny_artifact: Path, tmp_path: Path) -> None:
     loaded = load(tiny_artifact)
     ids = [item for item in loaded.recommender.vocabulary.ids if " " not in item]

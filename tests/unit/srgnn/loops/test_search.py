@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgnn.loops.evidence import Pairs
-from srgnn.loops.search import best_rows, counted
+from srgnn.loops.search import best_rows, counted, folded
 
 
 def test_scores_are_counted_around_the_borders_and_not_past_the_last_item():
@@ -21,3 +21,13 @@ def test_of_equal_scores_the_smaller_row_is_the_better_one(rows, k):
     wanted = sorted(rows, key=lambda row: (-(row % 2), row))[:k]
     assert best[0].tolist() == wanted + [-1] * (k - len(wanted))
     assert scores[0, : len(wanted)].tolist() == [4.0 + row % 2 for row in wanted]
+
+
+@given(st.lists(st.floats(-9, 9) | st.just(-np.inf), min_size=1, max_size=200), st.integers(1, 10))
+def test_what_is_left_of_folded_values_are_some_of_them_the_largest_one_always(values, enough):
+    left = folded(np.array(values), enough).tolist()
+    assert min(enough, len(values)) <= len(left) <= max(2 * enough, 1), "halved, as long as enough are left"
+    assert max(left) == max(values)
+    pool = sorted(values)
+    for value in left:
+        pool.remove(value)  # each at most as often as it was there
