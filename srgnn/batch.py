@@ -1,7 +1,7 @@
 """Recommend for a file of histories: any number of them in flat memory, the output whole or not there at all.
 
-Chunks of histories are answered and encoded in this process or, with several workers, in processes that each map the
-artifact; reading and writing stay here, in order.
+Chunks of histories are parsed, answered and encoded in this process or, with several workers, in processes that share
+the artifact; reading and writing stay here, in order.
 
 Input, by suffix:
   any text    one session a line, ids separated by spaces (the SR-GNN form); an empty line is an empty history
@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
@@ -49,6 +49,8 @@ class History(NamedTuple):
     units: int
 
 
+Chunk = Callable[[], list[History]]
+"""Of the input, read and not yet parsed. Raises DataError."""
 Encode = Callable[[Sequence[History], Sequence[Recommendation]], Any]
 """Answers as what the output's :data:`Write` takes: bytes, or a record batch of Arrow."""
 Write = Callable[[Any], object]
@@ -112,7 +114,7 @@ def recommend_file(
     sources: Counter[str] = Counter()
     answer = partial(answer_chunk, k=k, encode=_encoder(output))
     with progress(_label(source), _size(source), shown=shown) as advance, _writer(output) as write:
-        for chunk in answer_in_order(answer, _chunks(_read(source)), recommender, artifact, workers):
+        for chunk in answer_in_order(answer, _read(source), recommender, artifact, workers):
             write(chunk.encoded)
             sources.update(chunk.sources)
             histories += chunk.histories
@@ -122,23 +124,19 @@ def recommend_file(
     return BatchResult(histories, clicks, unknown, dict(sources), time.monotonic() - started, output)
 
 
-def answer_chunk(recommender: Recommender, chunk: Sequence[History], *, k: int, encode: Encode) -> AnsweredChunk:
+def answer_chunk(recommender: Recommender, chunk: Chunk, *, k: int, encode: Encode) -> AnsweredChunk:
     """What one process does with one chunk."""
-    answers = recommender.recommend([history.items for history in chunk], k)
-    clicks = [item for history in chunk for item in history.items]
+    histories = chunk()
+    answers = recommender.recommend([history.items for history in histories], k)
+    clicks = [item for history in histories for item in history.items]
     return AnsweredChunk(
-        encode(chunk, answers),
-        len(chunk),
+        encode(histories, answers),
+        len(histories),
         len(clicks),
-        len(clicks) - sum(map(recommender.vocabulary.__contains__, clicks)),
+        len(clicks) - recommender.vocabulary.known(clicks),
         Counter(answer.source for answer in answers),
-        sum(history.units for history in chunk),
+        sum(history.units for history in histories),
     )
-
-
-def _chunks(histories: Iterator[History]) -> Iterator[list[History]]:
-    while chunk := list(itertools.islice(histories, CHUNK_HISTORIES)):
-        yield chunk
 
 
 def _check_paths(source: Path, output: Path) -> None:
@@ -170,50 +168,68 @@ def _size(source: Path) -> int:
     return source.stat().st_size
 
 
-def _read(source: Path) -> Iterator[History]:
-    return read_parquet(source) if source.suffix == ".parquet" else read_text(source)
+def _read(source: Path) -> Iterator[Chunk]:
+    return _chunks_of_parquet(source) if source.suffix == ".parquet" else _chunks_of_text(source)
 
 
 def read_text(path: Path) -> Iterator[History]:
     """Histories of a text file, one a line. Raises DataError with the line's number."""
+    for chunk in _chunks_of_text(path):
+        yield from chunk()
+
+
+def _chunks_of_text(path: Path) -> Iterator[Chunk]:
+    first = 1
     with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            yield History(None, _parse_line(line, f"{path}, line {number}"), len(line))
+        lines = _lines(file)
+        while some := list(itertools.islice(lines, CHUNK_HISTORIES)):
+            yield partial(_parse_lines, some, path, first)
+            first += len(some)
 
 
-def _parse_line(line: bytes, where: str) -> list[str]:
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Up to the first that is too long, and no more of that one than shows it."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+        if len(line) > MAX_LINE_BYTES:
+            return
+
+
+def _parse_lines(lines: Sequence[bytes], path: Path, first: int) -> list[History]:
+    histories = []
+    for number, line in enumerate(lines, first):
+        try:
+            histories.append(History(None, _parse_line(line), len(line)))
+        except InputError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+    return histories
+
+
+def _parse_line(line: bytes) -> list[str]:
     if len(line) > MAX_LINE_BYTES:
-        raise DataError(f"{where}: longer than {MAX_LINE_BYTES:,} bytes; expected one session a line")
+        raise InputError(f"longer than {MAX_LINE_BYTES:,} bytes; expected one session a line")
     try:
         text = line.decode().removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
+        raise InputError(f"not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
     items = [item for item in text.split(" ") if item]
-    _check_items(items, where)
+    check_item_ids(items)
     return items
 
 
-def _check_items(items: Sequence[str], where: str) -> None:
-    try:
-        check_item_ids(items)
-    except InputError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
-def read_parquet(path: Path) -> Iterator[History]:
-    """Histories of a Parquet file. Raises DataError with the row's number."""
-    file = _open_parquet(path)
+def _chunks_of_parquet(path: Path) -> Iterator[Chunk]:
+    file, first = _open_parquet(path), 1
     names = file.schema_arrow.names
     if "items" not in names:
         raise DataError(f"{path} has columns {', '.join(names)}: expected a list column 'items' (and 'session')")
     columns = [name for name in ("session", "items") if name in names]
-    rows = itertools.count(1)
     for batch in file.iter_batches(batch_size=CHUNK_HISTORIES, columns=columns):
-        for record in batch.to_pylist():
-            yield _parse_record(record, f"{path}, row {next(rows)}")
+        yield partial(_parse_batch, batch, path, first)
+        first += batch.num_rows
+
+
+def _parse_batch(batch: Any, path: Path, first: int) -> list[History]:
+    return [_parse_record(record, f"{path}, row {row}") for row, record in enumerate(batch.to_pylist(), first)]
 
 
 def _parse_record(record: dict[str, Any], where: str) -> History:
@@ -221,7 +237,10 @@ def _parse_record(record: dict[str, Any], where: str) -> History:
     if not isinstance(items, list) or any(not isinstance(item, str | int) for item in items):
         raise DataError(f"{where}: 'items' is {items!r:.80}; expected a list of item ids, none of them null")
     history = [str(item) for item in items]
-    _check_items(history, where)
+    try:
+        check_item_ids(history)
+    except InputError as error:
+        raise DataError(f"{where}: {error}") from error
     session = record.get("session")
     return History(None if session is None else str(session), history, 1)
 

@@ -28,7 +28,9 @@ def check_item_id(item: str) -> None:
 
 def check_item_ids(items: Sequence[str]) -> None:
     """Raise InputError where one is not as :func:`check_item_id` wants it: all at once, then each for the message."""
-    if not all(items) or max(map(len, items), default=0) > MAX_ITEM_ID_LENGTH or _FORBIDDEN.search("".join(items)):
+    together = "".join(items)
+    too_long = len(together) > MAX_ITEM_ID_LENGTH and max(map(len, items)) > MAX_ITEM_ID_LENGTH
+    if too_long or not all(items) or _FORBIDDEN.search(together):
         for item in items:
             check_item_id(item)
 
@@ -58,6 +60,10 @@ class Vocabulary:
 
     def __contains__(self, item: str) -> bool:
         return item in self._row_of
+
+    def known(self, items: Iterable[str]) -> int:
+        """How many of ``items`` it holds, each as often as it is there."""
+        return sum(map(self._row_of.__contains__, items))
 
     def row(self, item: str) -> int | None:
         """Row of ``item``, or None where it is unknown."""

@@ -141,6 +141,15 @@ def test_bad_line_is_named_and_leaves_the_old_output(tiny_recommender, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.jsonl"}
 
 
+def test_no_more_of_a_file_without_lines_is_read_than_shows_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "MAX_LINE_BYTES", 10)
+    (tmp_path / "in.txt").write_bytes(b"100\n" + b"7" * 1000)
+    (chunk,) = batch._chunks_of_text(tmp_path / "in.txt")
+    assert [len(line) for line in chunk.args[0]] == [4, 11]
+    with pytest.raises(DataError, match="line 2: longer than 10 bytes"):
+        chunk()
+
+
 BAD_PARQUET = {
     "no column items": ({"item": [["100"]]}, "has columns item: expected a list column 'items'"),
     "no list": ({"items": ["100 101"]}, "row 1: 'items' is '100 101'"),

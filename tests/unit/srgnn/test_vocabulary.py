@@ -69,3 +69,7 @@ def test_a_damaged_file_is_refused(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         Vocabulary.read(tmp_path / "nowhere.txt")
+
+
+def test_known_items_are_counted_as_often_as_they_are_there():
+    assert Vocabulary(["a", "b"]).known(["a", "x", "a", "b", ""]) == 3
