@@ -30,8 +30,11 @@ ROWS = 4
 ROWS_OF_MANY = 8
 """The same where there are many sessions; twice as many are no faster (docs/log.md)."""
 
-MANY = 5
-"""Sessions from which on it is faster to take LANES of them at once."""
+MANY = 4
+"""Sessions from which on it is faster to take several of them at once: FEWER of them, where there are no more."""
+
+FEWER = 8
+"""Of LANES: where a processor multiplies half as many numbers in half the time."""
 
 LOWEST = np.iinfo(np.int32).min
 NEVER = 1 << 30
@@ -172,18 +175,23 @@ def best_of_groups_for_many(
 ) -> npt.NDArray[np.int32]:
     """The same by VNNI, LANES sessions at a time: each item's numbers meet those of all of them at once."""
     b, d = len(raised), items.shape[1]
-    bests, of_some = np.empty((b, groups), np.int32), np.empty((groups, LANES), np.int32)
-    packed = np.zeros(((d + 3) // 4, LANES, 4), np.int8)  # four numbers of each session side by side
+    bests, of_some = np.empty((b, groups), np.int32), np.empty(groups * LANES, np.int32)
+    packed = np.empty((d + 3) // 4 * LANES * 4, np.int8)
     for start in range(0, b, LANES):
-        some = min(LANES, b - start)
+        some, packed[:] = min(LANES, b - start), 0
+        lanes = LANES if some > FEWER else FEWER
         for j in range(d):
             to, there = place_in_chunks(j, d, 4), place_in_chunks(j, d, BYTES)
-            for session in range(some):
-                packed[to // 4, session, to % 4] = raised[start + session, there]
-        best_for_many_natively(items, packed, offsets, of_some, first_group * GROUP, groups * GROUP, 0)
+            for session in range(some):  # four numbers of each session side by side
+                packed[(to // 4 * lanes + session) * 4 + to % 4] = raised[start + session, there]
+        codes, out = packed.reshape(-1, LANES, 4), of_some.reshape(-1, LANES)  # for any lanes, in as much room
+        if lanes == LANES:
+            best_for_many_natively(items, codes, offsets, out, first_group * GROUP, groups * GROUP, 0)
+        else:
+            best_for_fewer_natively(items, codes, offsets, out, first_group * GROUP, groups * GROUP, 0)
         for g in range(groups):
             for session in range(some):
-                bests[start + session, g] = of_some[g, session]
+                bests[start + session, g] = of_some[g * lanes + session]
     return bests
 
 
@@ -331,30 +339,41 @@ def best_for_few_natively(
         build.store(build.call(largest, [build.load(best)]), place)
 
 
-@native
-def best_for_many_natively(
-    build: ir.IRBuilder, items: Any, codes: Any, offsets: Any, out: Any, rows: Any, d: Any, chunks: Any, _: Any
-) -> None:
-    """The same for ``codes`` [chunks, LANES, 4]: to [R / GROUP, LANES]."""
+def best_for_many(build: ir.IRBuilder, lanes: int, items: Any, codes: Any, offsets: Any, out: Any, *sizes: Any) -> None:
+    """The same for ``codes`` [chunks, lanes, 4]: to [R / GROUP, lanes]. ``sizes``: R, d, and chunks."""
+    rows, d, chunks = sizes[:3]
+    words = ir.VectorType(_INT32, lanes)
     last, width = build.sub(d, _INT64(4)), build.mul(chunks, _INT64(4))
     with cgutils.for_range_slice(build, _INT64(0), rows, _INT64(GROUP), inc=True) as (first, _):
-        best = cgutils.alloca_once_value(build, ir.Constant(_WORDS, [LOWEST] * LANES))
+        best = cgutils.alloca_once_value(build, ir.Constant(words, [LOWEST] * lanes))
         end = build.add(first, _INT64(GROUP))
         with cgutils.for_range_slice(build, first, end, _INT64(ROWS_OF_MANY), inc=True) as (row, _):
             some = [build.add(row, _INT64(i)) for i in range(ROWS_OF_MANY)]
             pointers = [build.gep(items, [build.mul(each, d)]) for each in some]
             less = [build.neg(build.load(build.gep(offsets, [each]))) for each in some]
-            slots = [cgutils.alloca_once_value(build, in_all_lanes(build, each)) for each in less]
+            slots = [cgutils.alloca_once_value(build, in_all_lanes(build, each, words)) for each in less]
             with cgutils.for_range_slice(build, _INT64(0), width, _INT64(4), inc=True) as (start, _):
-                of_sessions = load(build, codes, build.mul(start, _INT64(LANES)), _WORDS)
+                of_sessions = load(build, codes, build.mul(start, _INT64(lanes)), words)
                 at = earlier(build, start, last)
                 for slot, item in zip(slots, pointers, strict=True):
-                    numbers = in_all_lanes(build, load(build, item, at, _INT32))
+                    numbers = in_all_lanes(build, load(build, item, at, _INT32), words)
                     build.store(four_products(build, build.load(slot), of_sessions, numbers), slot)
             for slot in slots:
                 build.store(larger(build, build.load(slot), build.load(best)), best)
-        place = build.gep(out, [build.mul(build.udiv(first, _INT64(GROUP)), _INT64(LANES))])
-        build.store(build.load(best), build.bitcast(place, _WORDS.as_pointer()), align=4)
+        place = build.gep(out, [build.mul(build.udiv(first, _INT64(GROUP)), _INT64(lanes))])
+        build.store(build.load(best), build.bitcast(place, words.as_pointer()), align=4)
+
+
+@native
+def best_for_many_natively(build: ir.IRBuilder, *given: Any) -> None:
+    """LANES at a time."""
+    best_for_many(build, LANES, *given)
+
+
+@native
+def best_for_fewer_natively(build: ir.IRBuilder, *given: Any) -> None:
+    """FEWER at a time."""
+    best_for_many(build, FEWER, *given)
 
 
 def of_rows(build: ir.IRBuilder, items: Any, offsets: Any, row: Any, d: Any, codes: Any, width: Any) -> Any:
@@ -375,9 +394,10 @@ def load(build: ir.IRBuilder, pointer: Any, at: Any, kind: Any) -> Any:
 
 
 def four_products(build: ir.IRBuilder, sums: Any, raised: Any, numbers: Any) -> Any:
-    """``sums`` [LANES], and to each the products of four numbers added."""
-    kind = ir.FunctionType(_WORDS, [_WORDS] * 3)
-    instruction = cgutils.get_or_insert_function(build.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+    """``sums`` [lanes], and to each the products of four numbers added."""
+    kind = ir.FunctionType(sums.type, [sums.type] * 3)
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * sums.type.count}"
+    instruction = cgutils.get_or_insert_function(build.module, kind, name)
     return build.call(instruction, [sums, raised, numbers])
 
 
@@ -391,11 +411,11 @@ def larger(build: ir.IRBuilder, one: Any, other: Any) -> Any:
     return build.select(build.icmp_signed(">", one, other), one, other)
 
 
-def in_all_lanes(build: ir.IRBuilder, number: Any) -> Any:
-    """[LANES] times the same int32."""
-    undefined = ir.Constant(_WORDS, ir.Undefined)
+def in_all_lanes(build: ir.IRBuilder, number: Any, words: Any) -> Any:
+    """The same int32 in each of ``words``."""
+    undefined = ir.Constant(words, ir.Undefined)
     first = build.insert_element(undefined, number, ir.Constant(_INT32, 0))
-    return build.shuffle_vector(first, undefined, ir.Constant(_WORDS, [0] * LANES))
+    return build.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, words.count), [0] * words.count))
 
 
 def four_sums(build: ir.IRBuilder, vectors: list[Any]) -> Any:

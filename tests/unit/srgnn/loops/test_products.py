@@ -7,6 +7,7 @@ from numba.core.errors import TypingError
 
 from srgnn.loops.products import (
     BYTES,
+    FEWER,
     GROUP,
     LANES,
     LOW,
@@ -76,7 +77,7 @@ def test_products_are_those_of_whole_numbers(native, width, sessions, rows, seed
 @every_way
 @given(
     width=st.integers(0, 2 * BYTES),
-    sessions=st.sampled_from([1, 2, MANY - 1, MANY, LANES - 1, LANES, LANES + 1, 3 * LANES]),
+    sessions=st.sampled_from([1, MANY - 1, MANY, FEWER, FEWER + 1, LANES, LANES + 1, LANES + FEWER, 3 * LANES]),
     groups=st.integers(1, 5),
     first=st.integers(0, 4),
     seed=st.integers(0, 1000),
@@ -93,13 +94,13 @@ def test_the_best_of_a_group_is_the_largest_of_its_products(native, width, sessi
 def test_the_largest_numbers_do_not_saturate(native, one, other):
     codes, items = np.full((LANES, 4096), one, np.int8), np.full((GROUP, 4096), other, np.int8)
     assert (products(codes[:1], items, native) == 4096 * one * other).all()
-    for sessions in (1, LANES):
+    for sessions in (1, FEWER, LANES):
         assert (bests(codes[:sessions], items, native) == 4096 * one * other).all()
 
 
 @every_way
 @pytest.mark.parametrize("one", [-128, 127])
-@pytest.mark.parametrize("sessions", [1, LANES])
+@pytest.mark.parametrize("sessions", [1, FEWER, LANES])
 def test_what_may_not_be_answered_is_below_every_answer(native, one, sessions):
     codes, items = np.full((sessions, 4096), one, np.int8), np.full((2 * GROUP, 4096), one, np.int8)
     unanswerable = np.array([0, *range(GROUP, 2 * GROUP)])
@@ -112,7 +113,7 @@ def test_what_may_not_be_answered_is_below_every_answer(native, one, sessions):
 
 
 @every_way
-@pytest.mark.parametrize("sessions", [1, LANES])
+@pytest.mark.parametrize("sessions", [1, FEWER, LANES])
 def test_a_matrix_whose_rows_are_not_in_one_piece_is_refused(native, sessions):
     width = narrowest(native)
     with pytest.raises(TypingError, match="rows must follow one another"):
@@ -120,7 +121,7 @@ def test_a_matrix_whose_rows_are_not_in_one_piece_is_refused(native, sessions):
 
 
 @every_way
-@pytest.mark.parametrize("sessions", [1, LANES])
+@pytest.mark.parametrize("sessions", [1, FEWER, LANES])
 @pytest.mark.parametrize("more", [0, 1, 2, 3])
 def test_a_part_of_a_matrix_reads_no_row_beside_it(native, sessions, more):
     width = narrowest(native) + more
