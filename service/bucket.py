@@ -11,18 +11,14 @@ class Bucket:
         self._most = self._left = max(rate, 1.0)
         self._filled = time.monotonic()
 
-    def has_room(self) -> bool:
-        """Whether there is room for one more now."""
+    def take(self) -> bool:
+        """Whether there was room for one more, which is in it now."""
         if not self._rate:
             return True
         now = time.monotonic()
         self._left = min(self._most, self._left + (now - self._filled) * self._rate)
         self._filled = now
-        return self._left >= 1
-
-    def take(self) -> bool:
-        """The same, and one more is in it."""
-        if not self.has_room():
+        if self._left < 1:
             return False
         self._left -= 1
         return True

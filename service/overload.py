@@ -16,7 +16,6 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .bucket import Bucket
 from .errors import problem
 from .headers import HEADERS
 from .settings import PREFIX
@@ -29,17 +28,21 @@ logger = logging.getLogger(__name__)
 LIMITED_PATHS = ("/sessions/", "/recommendations")
 """Operators are let in whatever the load."""
 
+ROOM_AGAIN = 0.5
+"""For the burst, with each answer. At 1 a lasting overload would be let in."""
+
 
 class Load:
     """Requests worked on: ``with load:`` around each. One whose body is still on its way is none yet.
 
-    Past ``limit`` there is room for ``burst`` more in a second: what comes while Redis or the machine stands still for
-    a moment is not refused. Where too much comes all the time that is soon used up, and nobody waits in a long queue.
+    Past ``limit`` there is room for ``burst`` more: what comes while Redis or the machine stands still for a moment is
+    not refused. Every other answer makes room for one again. Where too much comes all the time it is soon used up, and
+    nobody waits in a long queue, however fast or slow the machine is.
     """
 
     def __init__(self, limit: int, burst: int, refused: Counter) -> None:
         self._limit = limit
-        self._burst = Bucket(burst) if burst else None
+        self._burst = self._room = float(burst)
         self._under_way = 0
         self._refused = refused
         self._unlogged = 0
@@ -48,15 +51,16 @@ class Load:
     @property
     def full(self) -> bool:
         """Whether the next request is to be refused."""
-        return self._under_way >= self._limit and not (self._burst and self._burst.has_room())
+        return self._under_way >= self._limit and self._room < 1
 
     def __enter__(self) -> None:
-        if self._under_way >= self._limit and self._burst:
-            self._burst.take()
+        if self._under_way >= self._limit:
+            self._room -= 1
         self._under_way += 1
 
     def __exit__(self, *_: object) -> None:
         self._under_way -= 1
+        self._room = min(self._burst, self._room + ROOM_AGAIN)
 
     def refuse(self) -> None:
         """Count one request that is refused; a line a second tells how many."""

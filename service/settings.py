@@ -116,7 +116,11 @@ class Settings(BaseSettings):
         "Retry-After.",
     )
     burst: int = Field(
-        256, ge=0, le=100_000, description="Requests that are taken beyond it in a second, for when many come at once."
+        256,
+        ge=0,
+        le=100_000,
+        description="Requests that are taken beyond it when many come at once; every other answer makes room for one "
+        "again.",
     )
     queue_size: int = Field(
         1024,

@@ -171,30 +171,34 @@ def leave(load: Load, number: int) -> None:
         load.__exit__()
 
 
-def test_a_burst_is_taken_and_a_lasting_overload_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("service.bucket.time.monotonic", lambda: now)
+def test_a_burst_is_taken_and_a_lasting_overload_is_not() -> None:
     load = Load(3, 10, Counter("refused", "", registry=None))
     assert entered(load, 50) == 3 + 10
-    for _ in range(5):
+    leave(load, 2)  # still far beyond the limit
+    assert entered(load, 50) == 1, "room for one again, with two answers"
+    leave(load, 9)
+    assert entered(load, 50) == 4, "as many as nine answers made room for"
+    let_in = 0
+    for _ in range(1000):
         leave(load, 1)
-        assert entered(load, 50) == 0
-    leave(load, 6)
-    assert entered(load, 50) == 1  # up to its limit of 3
-    now += 0.25
-    assert entered(load, 50) == 2  # what has come to be allowed again
-    leave(load, 5)
-    now += 10
-    assert entered(load, 50) == 3 + 10
+        let_in += entered(load, 3)  # three times what is answered
+    assert let_in == 1000 - 4, "as many as are answered, once the seven are three again"
 
 
-def test_no_burst_is_needed_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bucket.time.monotonic", lambda: 100.0)
+def test_no_burst_is_needed_below_the_limit() -> None:
     load = Load(3, 2, Counter("refused", "", registry=None))
     for _ in range(20):
         assert entered(load, 3) == 3
         leave(load, 3)
     assert entered(load, 50) == 3 + 2
+
+
+def test_room_for_a_burst_does_not_grow_beyond_it() -> None:
+    load = Load(1, 2, Counter("refused", "", registry=None))
+    for _ in range(20):
+        assert entered(load, 1) == 1
+        leave(load, 1)
+    assert entered(load, 50) == 1 + 2
 
 
 def test_one_line_a_second_tells_how_many_were_refused(
