@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import threading
 from collections import deque
@@ -65,8 +66,9 @@ def _pool(workers: int, recommender: Recommender, artifact: Path) -> ProcessPool
 
 
 def _may_be_copied() -> bool:
-    """A copy of a process with threads may wait for threads that it does not have: not with Python's, nor with torch's.
-    Numpy's BLAS starts its own anew. On other systems than Linux their own libraries have some."""
+    """Whether workers may be forked. A copy may wait for threads that it does not have, so there must be none of
+    Python's or torch's (numpy's BLAS starts its own anew); on other systems than Linux their own libraries have some.
+    """
     return sys.platform == "linux" and threading.active_count() == 1 and torch.get_num_threads() == 1
 
 
@@ -93,6 +95,15 @@ def _take(recommender: Recommender) -> None:
     global _recommender
     _recommender = recommender
     settle()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A copy holds the parent's end of what it reads from as well, so that it would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
 
 
 def _answer(answer: Callable[[Recommender, Chunk], Answer], chunk: Chunk) -> Answer:

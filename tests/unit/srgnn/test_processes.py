@@ -111,3 +111,31 @@ def test_a_file_is_answered_alike_by_one_and_by_two(tiny_artifact: Path, tmp_pat
     assert json.dumps(results[0]) == json.dumps(results[1])
     assert results[0]["histories"] == 1501
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+
+
+KILLED_WHILE_READING = """
+import sys, time
+from pathlib import Path
+from srgnn.artifact import load
+from srgnn.processes import answer_in_order
+from srgnn.threads import limit_threads
+from tests.unit.srgnn.test_processes import name_and_process
+
+def chunks():
+    yield from range(6)
+    time.sleep(600)
+
+limit_threads(1)
+loaded = load(Path(sys.argv[1]))
+for answer in answer_in_order(name_and_process, chunks(), loaded.recommender, loaded.path, workers=2):
+    print("answered", flush=True)
+"""
+
+
+def test_copies_end_with_the_process_that_made_them_however_it_ends(tiny_artifact: Path) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_READING, str(tiny_artifact)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "answered\n"
+        process.kill()
+        process.communicate(timeout=30)  # until nobody holds the other end, and workers hold it too
