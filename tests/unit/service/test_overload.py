@@ -185,20 +185,12 @@ def test_a_burst_is_taken_and_a_lasting_overload_is_not() -> None:
     assert let_in == 1000 - 4, "as many as are answered, once the seven are three again"
 
 
-def test_no_burst_is_needed_below_the_limit() -> None:
+def test_below_the_limit_no_burst_is_needed_and_its_room_does_not_grow() -> None:
     load = Load(3, 2, Counter("refused", "", registry=None))
     for _ in range(20):
         assert entered(load, 3) == 3
         leave(load, 3)
     assert entered(load, 50) == 3 + 2
-
-
-def test_room_for_a_burst_does_not_grow_beyond_it() -> None:
-    load = Load(1, 2, Counter("refused", "", registry=None))
-    for _ in range(20):
-        assert entered(load, 1) == 1
-        leave(load, 1)
-    assert entered(load, 50) == 1 + 2
 
 
 def test_one_line_a_second_tells_how_many_were_refused(
