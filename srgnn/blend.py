@@ -79,8 +79,9 @@ def evidence(
     neighbours: Neighbours, habits: Habits, sequence: IntArray, items: npt.NDArray[np.float32], vector: FloatArray
 ) -> Evidence:
     """Of one non-empty sequence of rows, oldest click first, and its ``vector`` [d], which scores ``items`` [V, d]."""
-    found = loops.evidence(neighbours.memory, habits, sequence, MOST_VOTED, SHARE_UNIT, items, vector)
-    rows, shares, places, known = found
+    rows, shares, places, known = loops.evidence(
+        neighbours.memory, habits, sequence, MOST_VOTED, SHARE_UNIT, items, vector
+    )
     features = np.zeros((len(rows), 1 + known.shape[1]))
     features[:, 0], features[places, 1:] = shares, known
     return Evidence(rows, features)

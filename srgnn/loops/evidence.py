@@ -126,8 +126,9 @@ def weighed(
     start = found = 0
     for session in range(len(lengths)):
         sequence = items[start : start + lengths[session]]
-        some = evidence(memory, habits, sequence, most_voted, share_unit, catalogue, vectors[session])
-        rows, shares, places, known = some
+        rows, shares, places, known = evidence(
+            memory, habits, sequence, most_voted, share_unit, catalogue, vectors[session]
+        )
         for i in range(len(rows)):
             found_sessions[found + i], found_rows[found + i] = session, rows[i]
             scores[found + i] = weights[0] * shares[i]

@@ -90,7 +90,8 @@ def nearest(memory: Memory, sequence: IntArray) -> tuple[IntArray, FloatArray, I
             # of several shared clicks the last one stays: ``rows`` are in the order of their last clicks
             shared_at[place], shared_age[place] = index.sessions_at[click], ages[i]
     past_sessions, similarity = len(index.session_starts) - 1, similarity[:found]
-    for place in range(found):  # nothing else in this loop, or it is not compiled to vectors
+    # nothing else in this loop, or it is not compiled to vectors; 4e-18 is the least that is left of a similarity
+    for place in range(found):
         similarity[place] *= exponential(-(sessions[place] / past_sessions / memory.session_decay))
     if memory.cosine:
         for place in range(found):
