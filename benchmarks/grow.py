@@ -37,7 +37,7 @@ from srgnn.catalogue import Catalogue
 from srgnn.directory import publish
 from srgnn.errors import InputError, SRGNNError
 from srgnn.fallback import Fallback
-from srgnn.loops.products import GROUP
+from srgnn.loops.layout import GROUP
 from srgnn.progress import progress
 from srgnn.recommender import Recommender
 from srgnn.scan import Quantised, num_groups, quantise

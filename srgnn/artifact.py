@@ -45,7 +45,7 @@ from .fallback import Fallback
 from .habits import fits
 from .loops import FloatArray
 from .loops.habits import Habits
-from .loops.products import GROUP
+from .loops.layout import GROUP
 from .neighbours import Neighbours, Weights
 from .packed import State, encoder_shapes
 from .recommender import Recommender

@@ -18,7 +18,7 @@ from torch import Tensor
 from .errors import InputError
 from .loops import FloatArray, IntArray
 from .loops.evidence import Pairs
-from .loops.products import GROUP
+from .loops.layout import GROUP
 from .loops.search import best_of_block, best_rows, counted, exact_scores
 from .scan import Float32Scan, Quantised, Scan, choose_scan, num_groups
 

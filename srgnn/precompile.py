@@ -11,7 +11,7 @@ import numpy as np
 from .blend import BlendScorer, BlendWeights
 from .engine import Engine
 from .habits import learn
-from .loops.products import LANES
+from .loops.layout import LANES
 from .model import SRGNN, SRGNNConfig
 from .neighbours import Neighbours
 from .scan import CompiledInt8Scan, Float32Scan, Int8Scan, quantise

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from .loops import IntArray, Rough
-from .loops.products import BYTES, GROUP, LANES, LOW, NEVER, Asking, Searched, asking, best_of_groups, offsets_of
+from .loops.layout import BYTES, GROUP, LANES, LOW, NEVER, Asking, Searched, asking, offsets_of
+from .loops.products import best_of_groups
 from .loops.search import Groups, Margins, best_of_scores, rounded
 
 GROUPS_AT_ONCE = 1 << 5

@@ -10,8 +10,9 @@ from . import Codes, FloatArray, IntArray, Items, Offsets
 from .encoder import Encoder, encode
 from .evidence import Pairs, weighed
 from .habits import Habits
+from .layout import LOW, asking
 from .neighbours import Memory
-from .products import LOW, asking, best_of_groups
+from .products import best_of_groups
 from .search import Groups, best_of_block, rounded
 
 

@@ -10,7 +10,8 @@ from . import Codes, FloatArray, IntArray, Items, Offsets, Rough
 from .evidence import Pairs
 from .fetch import fetch
 from .heap import keep, offer, order
-from .products import GROUP, ROWS, Asking, Searched, dot, largest, score_rows
+from .layout import GROUP, ROWS, Asking, Searched
+from .products import dot, largest, score_rows
 
 BONUS_ROUNDINGS = 2.0**-40
 """Relative error of adding a bonus in units of its session, with room to spare."""

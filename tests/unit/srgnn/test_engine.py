@@ -18,7 +18,7 @@ from srgnn.catalogue import Catalogue
 from srgnn.engine import Engine, plan_of
 from srgnn.errors import EngineError
 from srgnn.habits import learn
-from srgnn.loops.products import GROUP, LANES
+from srgnn.loops.layout import GROUP, LANES
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.neighbours import Neighbours
 from srgnn.scan import CompiledInt8Scan, Int8Scan, int8_is_native, quantise

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from srgnn import scan as module
-from srgnn.loops.products import GROUP, LANES, score_rows
+from srgnn.loops.layout import GROUP, LANES
+from srgnn.loops.products import score_rows
 from srgnn.scan import (
     NO_ROWS,
     CompiledInt8Scan,

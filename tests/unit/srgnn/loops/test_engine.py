@@ -5,7 +5,7 @@ import pytest
 
 from srgnn.engine import plan_of
 from srgnn.loops.engine import Box, answer, attend
-from srgnn.loops.products import LANES
+from srgnn.loops.layout import LANES
 from srgnn.model import SRGNN, SRGNNConfig
 from srgnn.scan import CompiledInt8Scan, quantise
 from srgnn.scorer import SRGNNScorer

@@ -5,21 +5,9 @@ from hypothesis import strategies as st
 from numba import njit
 from numba.core.errors import TypingError
 
-from srgnn.loops.products import (
-    BYTES,
-    FEWER,
-    GROUP,
-    LANES,
-    LOW,
-    MANY,
-    ROWS,
-    Asking,
-    Searched,
-    asking,
-    best_of_groups,
-    offsets_of,
-    score_rows,
-)
+from srgnn.loops.instructions import FEWER
+from srgnn.loops.layout import BYTES, GROUP, LANES, LOW, ROWS, Asking, Searched, asking, offsets_of
+from srgnn.loops.products import MANY, best_of_groups, score_rows
 from srgnn.scan import int8_is_native
 
 every_way = pytest.mark.parametrize("native", [False, True] if int8_is_native() else [False])
