@@ -1,5 +1,6 @@
 """Refusals under overload, over real sockets; a request is held under way by a model that waits."""
 
+import asyncio
 import logging
 import socket
 import threading
@@ -15,10 +16,11 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import Counter
+from starlette.types import Receive, Scope, Send
 
 from service import overload
 from service.app import create_app
-from service.overload import Load, SheddingProtocol, is_whole
+from service.overload import Load, Shedding, SheddingProtocol, is_whole
 from service.settings import load_settings
 from srgnn.catalogue import Top
 from srgnn.recommender import Recommender
@@ -155,6 +157,56 @@ def test_a_body_still_on_its_way_holds_no_place(client: httpx.Client, scorer: Wa
         assert client.post("/sessions/s/click", json={"item_id": "100"}).status_code == 200
         slow.sendall(CLICK[-5:])
         assert slow.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_of_those_that_arrive_together_no_more_are_parsed_than_may_begin(
+    client: httpx.Client, scorer: WaitingScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer.let.set()
+    handle, parsed, blocked = Shedding.__call__, [], threading.Event()
+
+    async def watched(self: Shedding, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/livez":
+            blocked.set()
+            time.sleep(0.5)  # the event loop stands still: what arrives meanwhile arrives together
+        parsed.append(scope["path"])
+        await handle(self, scope, receive, send)
+
+    monkeypatch.setattr(Shedding, "__call__", watched)
+    address = client.base_url.host, client.base_url.port or 80
+    connections = [socket.create_connection(address, timeout=10) for _ in range(6)]
+    health = threading.Thread(target=lambda: client.get("/livez"))
+    health.start()
+    assert blocked.wait(10)
+    for connection in connections:
+        connection.sendall(CLICK)
+    statuses = [connection.recv(65536).split()[1] for connection in connections]
+    health.join()
+    for connection in connections:
+        connection.close()
+    assert sorted(statuses) == [b"200"] + [b"503"] * 5
+    assert sorted(parsed) == ["/livez", "/sessions/s/click"]
+
+
+def test_those_let_in_together_use_the_burst_up() -> None:
+    async def let_in(load: Load, tries: int) -> int:
+        await asyncio.sleep(0)  # the next turn
+        return sum(load.lets_in() for _ in range(tries))
+
+    async def scenario() -> list[int]:
+        load = Load(3, 2, Counter("refused", "", registry=None))
+        found = [await let_in(load, 9), await let_in(load, 9)]
+        found.append(entered(load, 2))
+        found.append(await let_in(load, 9))
+        found.append(entered(load, 2))
+        found.append(await let_in(load, 9))
+        leave(load, 4)
+        found.append(await let_in(load, 9))
+        return found
+
+    # as many as may begin, each turn anew; two have begun; four have, and one of two places beyond the limit is left;
+    # all are taken: none were, in any of those turns, but for those that had begun
+    assert asyncio.run(scenario()) == [5, 5, 2, 3, 2, 1, 5]
 
 
 def entered(load: Load, tries: int) -> int:
