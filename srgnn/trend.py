@@ -13,7 +13,7 @@ from .loops import FloatArray
 from .sequence import IntArray
 
 DECAY = 0.05
-"""A click counts ``exp(-age / DECAY)``, age the share of sessions that began after its own."""
+"""A click counts ``exp(-age / decay)``, age the share of sessions that began after its own."""
 PRIOR_CLICKS = 3.0
 """As many clicks, spread over the whole log, are added to each item's own."""
 UNIT = 8.0
@@ -21,12 +21,12 @@ UNIT = 8.0
 kind, so that their int8 forms lose nothing. A power of two: it changes no sum."""
 
 
-def trend(items: IntArray, offsets: IntArray, num_items: int) -> FloatArray:
+def trend(items: IntArray, offsets: IntArray, num_items: int, decay: float = DECAY) -> FloatArray:
     """From sessions laid end to end, the oldest first, ``items`` [C] and ``offsets`` [S + 1]: [V], 0 for an item that
     is clicked as often as ever or not at all, 1 where it is e times as often."""
     num_sessions = len(offsets) - 1
     session = np.repeat(np.arange(num_sessions), np.diff(offsets))
-    weight = np.exp(-(num_sessions - 1 - session) / num_sessions / DECAY)
+    weight = np.exp(-(num_sessions - 1 - session) / num_sessions / decay)
     usual = weight.mean() if len(weight) else 1.0  # of one click
     clicks, late = np.bincount(items, minlength=num_items), np.bincount(items, weights=weight, minlength=num_items)
     return np.asarray(np.log((late / usual + PRIOR_CLICKS) / (clicks + PRIOR_CLICKS)), dtype=np.float64)

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,28 +20,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srgnn.blend import BlendScorer
 from srgnn.directory import check_dataset_name
 from srgnn.errors import ConfigError, DataError
-from srgnn.habits import NO_HABITS
 from srgnn.model import SRGNN
-from srgnn.neighbours import Neighbours
 from srgnn.progress import progress
-from srgnn.scorer import Scorer, SRGNNScorer
 from srgnn.sequence import IntArray
 from srgnn.session_batch import flat_session_batch
 
-from . import checkpoint, metrics
-from .blend import announce, fit_blend
+from . import checkpoint
 from .config import Recipe, TrainingConfig
 from .corpus import Corpus, Split, concatenate
+from .evidence import add_evidence, learn_trend
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
-from .product import habits_of, neighbours_of, save_artifact, trend_of
+from .product import save_artifact
 from .run import Run, restore, save_checkpoint
 from .schedule import batch_size, learning_rate
 from .teachers import Teachers
+from .validation import validate
 
 CHECKPOINT_SECONDS = 300.0
 """A killed training loses at most this much work."""
@@ -72,7 +69,9 @@ def train(
             for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, output, stopped):
                 save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
-            _add_evidence(run, corpus)
+            add_evidence(run, corpus)
+            if recipe.training.learn_trend and run.blend:
+                learn_trend(run, corpus)
             if recipe.training.refit:
                 run.stage, run.teachers = "refit", []
                 _start_over(run)
@@ -90,6 +89,11 @@ def train(
         "refit": recipe.training.refit,
         **{f"validation_{name}": value for name, value in run.selected.items()},
         **{f"validation_with_{what}_{name}": run.blended[what][name] for what in run.blended for name in run.selected},
+        **{
+            f"later_validation_{which}_trend_{name}": run.judged[which][name]
+            for which in run.judged
+            for name in run.selected
+        },
         "seconds": round(run.seconds, 1),
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
@@ -107,7 +111,7 @@ def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[i
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
         yield run.history[-1]
     started = time.monotonic()
-    _add_evidence(run, corpus)
+    add_evidence(run, corpus)
     if run.blended:
         served = [*run.blended.values()][-1]
         figures = {**served, "score": sum(served.values()), "seconds": round(time.monotonic() - started, 1)}
@@ -120,23 +124,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ConfigError("--device cuda, but torch finds no GPU: use --device cpu, or install a CUDA build of torch")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
-
-
-def validate(model: SRGNN, examples: Examples, servable: IntArray) -> dict[str, float]:
-    """Recall@20 and MRR@20 by the scorer that will serve."""
-    model.eval()
-    return _figures(SRGNNScorer.of_model(model, servable > 0), examples)
-
-
-def _figures(scorer: Scorer, examples: Examples) -> dict[str, float]:
-    targets, size = examples.targets, 1024
-    ranks = np.zeros(len(examples), np.int64)
-    with progress("  validate", len(examples)) as advance:
-        for start in range(0, len(examples), size):
-            indices = np.arange(start, min(start + size, len(examples)))
-            ranks[indices] = scorer.ranks(examples.sequences(indices), targets[indices]).rank
-            advance(len(indices))
-    return {"recall@20": metrics.recall_at(ranks, 20), "mrr@20": metrics.mrr_at(ranks, 20)}
 
 
 def _fit(
@@ -274,36 +261,6 @@ def _optimizers(model: SRGNN, config: TrainingConfig) -> list[torch.optim.Optimi
         return [kind(model.parameters(), lr=rate, weight_decay=decay, fused=True)]
     encoder = kind(model.encoder.parameters(), lr=rate, weight_decay=decay, fused=True)
     return [torch.optim.SparseAdam([model.embedding], lr=rate), encoder]
-
-
-def _add_evidence(run: Run, corpus: Corpus) -> None:
-    """Fit what evidence counts beside the chosen model, as far as the recipe has it, on the sessions that chose it.
-
-    Without such sessions it is left out: a small log that the default recipe takes is no reason to stop.
-    """
-    config, num_items = run.recipe.training, run.model.num_items
-    wanted = [name for name in ("habits", "neighbours") if getattr(config, name)]
-    if not wanted:
-        return
-    if not corpus.validation.num_examples:
-        click.echo(
-            f"{' and '.join(wanted)} are left out: {corpus.path} has no validation sessions to say how much they "
-            "count. Prepare it with a larger data.validation_share to have them",
-            err=True,
-        )
-        return
-    run.model.load_state_dict(run.best)
-    run.model.eval()
-    servable = np.bincount(corpus.train.items, minlength=num_items) > 0
-    model = SRGNNScorer.of_model(run.model, servable, trend_of(corpus.train, num_items))
-    examples = Examples(corpus.validation, run.recipe.rules)
-    habits = habits_of(corpus.train, run.recipe.rules) if config.habits else NO_HABITS
-    for name in wanted:
-        voters = neighbours_of(corpus.train, num_items) if name == "neighbours" else Neighbours.nobody(num_items)
-        weights = fit_blend(model, voters, examples, config.seed, habits)
-        run.blend[name] = asdict(weights)
-        run.blended[name] = _figures(BlendScorer(model, voters, weights, habits), examples)
-        announce(name, weights, run.selected, run.blended[name])
 
 
 def _train_teachers(run: Run, split: Split, epochs: int, output: Path, stopped: list[int]) -> None:

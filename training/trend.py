@@ -1,0 +1,143 @@
+"""A trend that is learnt: what clicks of validation sessions say of items that were clicked so often, and so lately.
+
+:mod:`srgnn.trend` computes it by one formula, from clicks of one kind of late. How much of an item's demand is left
+when it was clicked a hundred times, but hardly this week, is a question to the log: a small network answers it, from
+the item's clicks and how late they came at four scales of time. Its answers are one number of each item, as the
+formula's are, so that it costs nothing when serving.
+
+A network knows many items by their clicks alone, and could learn by heart what was liked while it looked. So it learns
+from the earlier validation sessions and is judged by the later ones. Where it is no better than the formula there, the
+formula stays; else it learns from all of them.
+"""
+
+from typing import NamedTuple
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from srgnn.blend import BlendScorer
+from srgnn.loops import FloatArray
+from srgnn.progress import progress
+from srgnn.sequence import IntArray
+from srgnn.trend import PRIOR_CLICKS, trend
+
+from .examples import Examples
+
+DECAYS = (0.005, 0.02, 0.05, 0.2)
+"""Of the trends that it is made of: shares of all sessions."""
+HIDDEN = 32
+BEST = 100
+"""Items of the list that a next click is compared with."""
+EARLIER_SHARE = 0.6
+"""Of the validation examples; the rest judges."""
+AT_LEAST = 2_000
+"""Examples to learn from, and to judge by: fewer say nothing."""
+EPOCHS = 8
+BATCH = 64
+LEARNING_RATE = 3e-3
+SESSIONS_AT_ONCE = 512
+
+
+class LearntTrend(nn.Module):
+    """Of items: their pace [n, 5] -> what each e-fold of odds is added to a model's score [n]."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1 + len(DECAYS)))
+        self.register_buffer("spread", torch.ones(1 + len(DECAYS)))
+        self.layers = nn.Sequential(
+            nn.Linear(1 + len(DECAYS), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
+        )
+        self.unit = nn.Parameter(torch.ones(1))
+        """What a unit of the model's score counts in the choices that it learns from."""
+
+    def forward(self, pace: Tensor) -> Tensor:
+        """Float32 [n, 5] -> [n]."""
+        logits: Tensor = self.layers((pace - self.mean) / self.spread).squeeze(-1)
+        return logits
+
+    @torch.no_grad()
+    def of_items(self, pace: FloatArray) -> FloatArray:
+        """In units of the model's score: [V, 5] -> [V]."""
+        values: FloatArray = (self(torch.from_numpy(pace).float()) / self.unit).double().numpy()
+        return values
+
+
+class Lists(NamedTuple):
+    """N next clicks that are in the list of their session's BEST items."""
+
+    rows: Tensor
+    """Int64 [N, BEST]."""
+    scores: Tensor
+    """Float32 [N, BEST], without a trend; -inf where the list is shorter."""
+    chosen: Tensor
+    """Int64 [N]: the place of the next click."""
+    example: Tensor
+    """Int64 [N], rising: which of the examples it is."""
+
+    def until(self, end: int) -> "Lists":
+        """Those of the examples before ``end``."""
+        stop = int(torch.searchsorted(self.example, end))
+        return Lists(*(part[:stop] for part in self))
+
+
+def pace(items: IntArray, offsets: IntArray, num_items: int) -> FloatArray:
+    """The logarithm of each item's clicks and its trends, of sessions laid end to end, the oldest first: [V, 5]."""
+    clicks = np.log(np.bincount(items, minlength=num_items) + PRIOR_CLICKS)
+    return np.column_stack([clicks, *(trend(items, offsets, num_items, decay) for decay in DECAYS)])
+
+
+def lists(scorer: BlendScorer, formula: FloatArray, examples: Examples, indices: IntArray) -> Lists:
+    """What ``scorer``, which has the trend of the ``formula`` [V], holds likely for these examples."""
+    best, found = min(BEST, scorer.num_items), []
+    with progress("  trend", len(indices)) as advance:
+        for start in range(0, len(indices), SESSIONS_AT_ONCE):
+            part = indices[start : start + SESSIONS_AT_ONCE]
+            rows, scores = scorer.top_k(examples.sequences(part), best)
+            is_next = rows == examples.targets[part][:, None]
+            kept = is_next.any(1)
+            rows, scores = rows[kept], scores[kept]
+            scores = np.where(rows < 0, -np.inf, scores - scorer.weights.trend * formula[rows]).astype(np.float32)
+            found.append((np.maximum(rows, 0), scores, is_next[kept].argmax(1), part[kept]))
+            advance(len(part))
+    return Lists(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
+
+
+def learn(choices: Lists, pace: npt.NDArray[np.floating], seed: int) -> LearntTrend:
+    """The network that makes the next clicks most likely in their lists, of items with this ``pace`` [V, 5]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = LearntTrend()
+    inputs = torch.from_numpy(pace).float()
+    net.mean, net.spread = inputs.mean(0), inputs.std(0) + 1e-6
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+    count = len(choices.chosen)
+    steps = EPOCHS * -(-count // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = np.random.default_rng(seed)
+    with progress("  trend", EPOCHS * count) as advance:
+        for _ in range(EPOCHS):
+            for part in torch.split(torch.from_numpy(generator.permutation(count)), BATCH):
+                logits = net.unit * choices.scores[part] + net(inputs[choices.rows[part]])
+                optimizer.zero_grad()
+                cross_entropy(logits, choices.chosen[part]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                advance(len(part))
+    return net
+
+
+def announce(judged: dict[str, dict[str, float]], kept: bool) -> None:
+    """What it brought on later sessions, on stderr."""
+    gains = ", ".join(
+        f"{name} {value:.4f} -> {judged['learnt'][name]:.4f}" for name, value in judged["formula"].items()
+    )
+    outcome = "kept, and learnt from all" if kept else "the formula stays"
+    click.echo(f"trend, learnt from earlier validation sessions, on the later ones: {gains}; {outcome}", err=True)
