@@ -114,7 +114,7 @@ def trend_of(split: Split, num_items: int, learnt: Mapping[str, Tensor] | None =
 
 
 def pace_of(split: Split, num_items: int) -> FloatArray:
-    """What a trend is learnt from: [V, 5]."""
+    """What a trend is learnt from: [V, NUMBERS]."""
     return pace(np.asarray(split.items), np.asarray(split.offsets), num_items)
 
 

@@ -1,9 +1,9 @@
-"""A trend that is learnt: what clicks of validation sessions say of items that were clicked so often, and so lately.
+"""A trend that is learnt: what validation sessions say of items that were clicked so often, so lately, since so long.
 
 :mod:`srgnn.trend` computes it by one formula, from clicks of one kind of late. How much of an item's demand is left
 when it was clicked a hundred times, but hardly this week, is a question to the log: a small network answers it, from
-the item's clicks and how late they came at four scales of time. Its answers are one number of each item, as the
-formula's are, so that it costs nothing when serving.
+the item's clicks, how late they came at four scales of time, and when the first one did. Its answers are one number of
+each item, as the formula's are, so that it costs nothing when serving.
 
 A network knows many items by their clicks alone, and could learn by heart what was liked while it looked. So it learns
 from the earlier validation sessions and is judged by the later ones. Where it is no better than the formula there, the
@@ -29,6 +29,10 @@ from .examples import Examples
 
 DECAYS = (0.005, 0.02, 0.05, 0.2)
 """Of the trends that it is made of: shares of all sessions."""
+NUMBERS = len(DECAYS) + 2
+"""Of each item."""
+NEW = 1e-3
+"""Share of all sessions: items whose first click is less old are about equally new."""
 HIDDEN = 32
 BEST = 100
 """Items of the list that a next click is compared with."""
@@ -43,29 +47,29 @@ SESSIONS_AT_ONCE = 512
 
 
 class LearntTrend(nn.Module):
-    """Of items: their pace [n, 5] -> what each e-fold of odds is added to a model's score [n]."""
+    """Of items: their pace [n, NUMBERS] -> what each e-fold of odds is added to a model's score [n]."""
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(1 + len(DECAYS)))
-        self.register_buffer("spread", torch.ones(1 + len(DECAYS)))
+        self.register_buffer("mean", torch.zeros(NUMBERS))
+        self.register_buffer("spread", torch.ones(NUMBERS))
         self.layers = nn.Sequential(
-            nn.Linear(1 + len(DECAYS), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
+            nn.Linear(NUMBERS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
         )
         self.unit = nn.Parameter(torch.ones(1))
         """What a unit of the model's score counts in the choices that it learns from."""
 
     def forward(self, pace: Tensor) -> Tensor:
-        """Float32 [n, 5] -> [n]."""
+        """Float32 [n, NUMBERS] -> [n]."""
         logits: Tensor = self.layers((pace - self.mean) / self.spread).squeeze(-1)
         return logits
 
     @torch.no_grad()
     def of_items(self, pace: FloatArray) -> FloatArray:
-        """In units of the model's score: [V, 5] -> [V]."""
+        """In units of the model's score: [V, NUMBERS] -> [V]."""
         values: FloatArray = (self(torch.from_numpy(pace).float()) / self.unit).double().numpy()
         return values
 
@@ -89,9 +93,15 @@ class Lists(NamedTuple):
 
 
 def pace(items: IntArray, offsets: IntArray, num_items: int) -> FloatArray:
-    """The logarithm of each item's clicks and its trends, of sessions laid end to end, the oldest first: [V, 5]."""
+    """Of sessions laid end to end, the oldest first: the logarithm of each item's clicks, its trends, and the logarithm
+    of the share of sessions since the first one that has it, 0 for an item that none has: [V, NUMBERS]."""
+    num_sessions = len(offsets) - 1
+    first = np.full(num_items, num_sessions)
+    np.minimum.at(first, items, np.repeat(np.arange(num_sessions), np.diff(offsets)))
+    age = (num_sessions - first) / num_sessions
     clicks = np.log(np.bincount(items, minlength=num_items) + PRIOR_CLICKS)
-    return np.column_stack([clicks, *(trend(items, offsets, num_items, decay) for decay in DECAYS)])
+    trends = (trend(items, offsets, num_items, decay) for decay in DECAYS)
+    return np.column_stack([clicks, *trends, np.log(age + NEW)])
 
 
 def lists(scorer: BlendScorer, formula: FloatArray, examples: Examples, indices: IntArray) -> Lists:
@@ -111,7 +121,7 @@ def lists(scorer: BlendScorer, formula: FloatArray, examples: Examples, indices:
 
 
 def learn(choices: Lists, pace: npt.NDArray[np.floating], seed: int) -> LearntTrend:
-    """The network that makes the next clicks most likely in their lists, of items with this ``pace`` [V, 5]."""
+    """The network that makes the next clicks most likely in their lists, of items with this ``pace`` [V, NUMBERS]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = LearntTrend()

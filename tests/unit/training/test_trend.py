@@ -10,17 +10,18 @@ from srgnn.trend import PRIOR_CLICKS, trend
 from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_model, tiny_trend
 from tests.corpora import split_of
 from training.examples import Examples
-from training.trend import BEST, DECAYS, LearntTrend, Lists, announce, learn, lists, pace
+from training.trend import BEST, DECAYS, NEW, NUMBERS, LearntTrend, Lists, announce, learn, lists, pace
 
 ITEMS = 60
 
 
-def test_the_pace_of_an_item_is_its_clicks_and_how_late_they_came():
+def test_the_pace_of_an_item_is_its_clicks_how_late_they_came_and_since_when():
     split = split_of([[0, 1], [0, 2], [0, 3]])
     found = pace(split.items, split.offsets, 5)
-    assert found.shape == (5, 1 + len(DECAYS))
+    assert found.shape == (5, NUMBERS)
     assert found[:, 0].tolist() == np.log(np.array([3, 1, 1, 1, 0]) + PRIOR_CLICKS).tolist()
-    for column, decay in zip(found.T[1:], DECAYS, strict=True):
+    assert found[:, -1] == pytest.approx(np.log(np.array([1, 1, 2 / 3, 1 / 3, 0]) + NEW))
+    for column, decay in zip(found.T[1:-1], DECAYS, strict=True):
         assert (column == trend(split.items, split.offsets, 5, decay)).all()
 
 
@@ -55,7 +56,7 @@ def choices_of_items_that_many_clicked_lately(paces, examples=4_000):
 
 
 def test_it_learns_what_no_one_weight_of_a_formula_could_say():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, 1 + len(DECAYS)))
+    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
     wanted, choices = choices_of_items_that_many_clicked_lately(paces)
     found = learn(choices, paces, seed=1).of_items(paces)
     late, often = paces[:, 1] > 0, wanted != 0
@@ -64,7 +65,7 @@ def test_it_learns_what_no_one_weight_of_a_formula_could_say():
 
 
 def test_the_same_seed_learns_the_same_and_the_random_numbers_of_a_training_go_on():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, 1 + len(DECAYS)))
+    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
     _, choices = choices_of_items_that_many_clicked_lately(paces, 100)
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -83,7 +84,7 @@ def test_earlier_examples_are_those_before_a_place():
 
 
 def test_what_it_knows_can_be_kept_as_tensors():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, 1 + len(DECAYS)))
+    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
     net = learn(choices_of_items_that_many_clicked_lately(paces, 100)[1], paces, 1)
     again = LearntTrend()
     again.load_state_dict(net.state_dict())
