@@ -59,7 +59,7 @@ def learn_trend(run: Run, corpus: Corpus) -> None:
     formula, paces = trend_of(corpus.train, num_items), pace_of(corpus.train, num_items)
     voters, habits = _beside_chosen(run, corpus, last)
     before = BlendScorer(_chosen(run, corpus, formula), voters, BlendWeights(**run.blend[last]), habits)
-    choices = trend.lists(before, formula, examples, np.arange(len(examples)))
+    choices = trend.lists(before, formula, examples)
     learnt = trend.learn(choices.until(earlier), paces, seed).of_items(paces)
     after = BlendScorer(_chosen(run, corpus, learnt), voters, replace(before.weights, trend=1.0), habits)
     run.judged = {"formula": figures(before, examples, earlier), "learnt": figures(after, examples, earlier)}

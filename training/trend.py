@@ -40,6 +40,8 @@ EARLIER_SHARE = 0.6
 """Of the validation examples; the rest judges."""
 AT_LEAST = 2_000
 """Examples to learn from, and to judge by: fewer say nothing."""
+MOST = 100_000
+"""Examples to learn from: more of them would only take their time and room."""
 EPOCHS = 8
 BATCH = 64
 LEARNING_RATE = 3e-3
@@ -104,9 +106,10 @@ def pace(items: IntArray, offsets: IntArray, num_items: int) -> FloatArray:
     return np.column_stack([clicks, *trends, np.log(age + NEW)])
 
 
-def lists(scorer: BlendScorer, formula: FloatArray, examples: Examples, indices: IntArray) -> Lists:
-    """What ``scorer``, which has the trend of the ``formula`` [V], holds likely for these examples."""
+def lists(scorer: BlendScorer, formula: FloatArray, examples: Examples) -> Lists:
+    """What ``scorer``, which has the trend of the ``formula`` [V], holds likely for examples, MOST of them at most."""
     best, found = min(BEST, scorer.num_items), []
+    indices = np.linspace(0, len(examples) - 1, min(MOST, len(examples))).astype(np.int64)
     with progress("  trend", len(indices)) as advance:
         for start in range(0, len(indices), SESSIONS_AT_ONCE):
             part = indices[start : start + SESSIONS_AT_ONCE]

@@ -29,7 +29,7 @@ def test_lists_are_the_scorer_s_best_without_its_trend():
     model = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0, tiny_trend())
     scorer = BlendScorer(model, Neighbours.nobody(TINY_ITEMS), BlendWeights(clicked=0.3, trend=0.7))
     examples = Examples(split_of([[1, 2, 3], [4, 5], [6, 7, 6, 8]]), SessionRules())
-    found = lists(scorer, tiny_trend(), examples, np.arange(len(examples)))
+    found = lists(scorer, tiny_trend(), examples)
     plain = BlendScorer(model, scorer.neighbours, BlendWeights(clicked=0.3))
     kept = found.example.numpy()
     wanted = plain.top_k(examples.sequences(kept), TINY_ITEMS)
@@ -42,6 +42,15 @@ def test_lists_are_the_scorer_s_best_without_its_trend():
     assert set(range(len(examples))) - set(kept.tolist()) == {
         i for i, target in enumerate(examples.targets.tolist()) if tiny_fallback().clicks[target] == 0
     }
+
+
+def test_of_many_examples_some_are_taken_from_first_to_last(monkeypatch):
+    model = SRGNNScorer.of_model(tiny_model(), np.ones(TINY_ITEMS, bool), tiny_trend())
+    scorer = BlendScorer(model, Neighbours.nobody(TINY_ITEMS), BlendWeights())
+    examples = Examples(split_of([[1, 2]] * 9), SessionRules())
+    assert lists(scorer, tiny_trend(), examples).example.tolist() == [*range(9)]
+    monkeypatch.setattr("training.trend.MOST", 3)
+    assert lists(scorer, tiny_trend(), examples).example.tolist() == [0, 4, 8]
 
 
 def choices_of_items_that_many_clicked_lately(paces, examples=4_000):
