@@ -53,14 +53,15 @@ def learn_trend(run: Run, corpus: Corpus) -> None:
     seed, num_items = run.recipe.training.seed, run.model.num_items
     examples, last = Examples(corpus.validation, run.recipe.rules), [*run.blend][-1]
     earlier = int(np.searchsorted(examples.session, examples.session[int(trend.EARLIER_SHARE * len(examples))]))
-    if min(earlier, len(examples) - earlier) < trend.AT_LEAST:
-        click.echo(f"trend: by the formula, {len(examples)} validation clicks are too few to learn it", err=True)
-        return
     formula, paces = trend_of(corpus.train, num_items), pace_of(corpus.train, num_items)
     voters, habits = _beside_chosen(run, corpus, last)
     before = BlendScorer(_chosen(run, corpus, formula), voters, BlendWeights(**run.blend[last]), habits)
     choices = trend.lists(before, formula, examples)
-    learnt = trend.learn(choices.until(earlier), paces, seed).of_items(paces)
+    taught_by = choices.until(earlier)
+    if min(len(taught_by.chosen), len(examples) - earlier) < trend.AT_LEAST:
+        click.echo(f"trend: by the formula, {len(examples)} validation clicks are too few to learn it", err=True)
+        return
+    learnt = trend.learn(taught_by, paces, seed).of_items(paces)
     after = BlendScorer(_chosen(run, corpus, learnt), voters, replace(before.weights, trend=1.0), habits)
     run.judged = {"formula": figures(before, examples, earlier), "learnt": figures(after, examples, earlier)}
     better = sum(run.judged["learnt"].values()) > sum(run.judged["formula"].values())

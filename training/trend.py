@@ -25,6 +25,7 @@ from srgnn.progress import progress
 from srgnn.sequence import IntArray
 from srgnn.trend import PRIOR_CLICKS, trend
 
+from .blend import MODEL_AT_LEAST
 from .examples import Examples
 
 DECAYS = (0.005, 0.02, 0.05, 0.2)
@@ -39,7 +40,7 @@ BEST = 100
 EARLIER_SHARE = 0.6
 """Of the validation examples; the rest judges."""
 AT_LEAST = 2_000
-"""Examples to learn from, and to judge by: fewer say nothing."""
+"""Next clicks to learn from, which are in their lists, and to judge by: fewer say nothing."""
 MOST = 100_000
 """Examples to learn from: more of them would only take their time and room."""
 EPOCHS = 8
@@ -72,7 +73,8 @@ class LearntTrend(nn.Module):
     @torch.no_grad()
     def of_items(self, pace: FloatArray) -> FloatArray:
         """In units of the model's score: [V, NUMBERS] -> [V]."""
-        values: FloatArray = (self(torch.from_numpy(pace).float()) / self.unit).double().numpy()
+        unit = self.unit.clamp(min=MODEL_AT_LEAST)
+        values: FloatArray = (self(torch.from_numpy(pace).float()) / unit).double().numpy()
         return values
 
 

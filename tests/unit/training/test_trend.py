@@ -92,6 +92,14 @@ def test_earlier_examples_are_those_before_a_place():
     assert choices.until(0).chosen.tolist() == []
 
 
+def test_beside_a_model_that_knows_nothing_it_stays_finite():
+    net = LearntTrend()
+    with torch.no_grad():
+        net.unit.fill_(-1e-9)
+    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
+    assert np.abs(net.of_items(paces)).max() < 1_000
+
+
 def test_what_it_knows_can_be_kept_as_tensors():
     paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
     net = learn(choices_of_items_that_many_clicked_lately(paces, 100)[1], paces, 1)
