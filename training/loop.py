@@ -104,8 +104,8 @@ def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[i
     """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over; and
     where the recipe has evidence beside the model, at last the best epoch's with it, which ``as_served`` marks.
 
-    Nothing is written, nothing is lost by not asking for the next epoch, and no teachers are trained. Raises as
-    ``train`` does.
+    Nothing is written, nothing is lost by not asking for the next epoch, no teachers are trained and no trend is
+    learnt. Raises as ``train`` does.
     """
     run = _new_run(replace(recipe, training=replace(recipe.training, teachers=0)), corpus, device)
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):
