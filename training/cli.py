@@ -202,9 +202,9 @@ def tune(
     srgnn train --config tuned/best.toml --corpus corpora/mine --output artifacts
 
     Each trial is a training, judged on the validation split by Recall@20 + MRR@20, with habits and neighbours where
-    the recipe has them, but without teachers and with trends by the formula; the first is the recipe itself. After
-    five whole trials, one that falls behind the median of those before it is given up; one that fails counts as a
-    trial. The test split is not looked at: `srgnn evaluate` judges the result. Ctrl-C ends the search, the
+    the recipe has them, but without teachers; the first is the recipe itself.
+    After five whole trials, one that falls behind the median of those before it is given up; one that fails counts
+    as a trial. The test split is not looked at: `srgnn evaluate` judges the result. Ctrl-C ends the search, the
     same command goes on with it, and with more --trials it goes further. A space is a TOML file like this:
 
     \b

@@ -83,7 +83,7 @@ class TrainingConfig:
     patience: int = 3  # epochs without a better validation score before training stops
     habits: bool = False  # add how visitors come back to what they clicked to scores, weighted by what validation says
     neighbours: bool = False  # add votes of similar past sessions to scores, weighted alike; with either, items' trends
-    learn_trend: bool = False  # with evidence: learn items' trends from validation sessions, if later ones confirm it
+    learn_trend: bool = False  # items' trends by a network that learns from the log what is clicked next, not a formula
     teachers: int = 0  # models trained before this one, of whose predictions it learns; each costs its training
     teacher_share: float = 0.8  # of what it aims at; the rest is the next click's
     refit: bool = False  # train again on train + validation for the chosen number of epochs

@@ -30,7 +30,7 @@ from srgnn.session_batch import flat_session_batch
 from . import checkpoint
 from .config import Recipe, TrainingConfig
 from .corpus import Corpus, Split, concatenate
-from .evidence import add_evidence, learn_trend
+from .evidence import add_evidence
 from .examples import ExampleBatch, Examples
 from .loss import catalogue_cross_entropy, compute_dtype
 from .negatives import Negatives
@@ -70,8 +70,6 @@ def train(
                 save_checkpoint(run, output)
             run.best = run.best or _weights(run.model)
             add_evidence(run, corpus)
-            if recipe.training.learn_trend and run.blend:
-                learn_trend(run, corpus)
             if recipe.training.refit:
                 run.stage, run.teachers = "refit", []
                 _start_over(run)
@@ -89,11 +87,6 @@ def train(
         "refit": recipe.training.refit,
         **{f"validation_{name}": value for name, value in run.selected.items()},
         **{f"validation_with_{what}_{name}": run.blended[what][name] for what in run.blended for name in run.selected},
-        **{
-            f"later_validation_{which}_trend_{name}": run.judged[which][name]
-            for which in run.judged
-            for name in run.selected
-        },
         "seconds": round(run.seconds, 1),
         "epoch_seconds": float(np.median([record["seconds"] for record in run.history])),
         "device": str(run.device),
@@ -104,8 +97,8 @@ def select(recipe: Recipe, corpus: Corpus, device: torch.device, stopped: list[i
     """The first half of :func:`train`, for what validation says alone: the record of each epoch when it is over; and
     where the recipe has evidence beside the model, at last the best epoch's with it, which ``as_served`` marks.
 
-    Nothing is written, nothing is lost by not asking for the next epoch, no teachers are trained and no trend is
-    learnt. Raises as ``train`` does.
+    Nothing is written, nothing is lost by not asking for the next epoch, and no teachers are trained. Raises as
+    ``train`` does.
     """
     run = _new_run(replace(recipe, training=replace(recipe.training, teachers=0)), corpus, device)
     for _ in _fit(run, corpus.train, recipe.training.epochs, corpus.validation, None, stopped):

@@ -2,14 +2,12 @@
 
 import platform
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch_geometric
-from torch import Tensor
 
 from srgnn import __version__, artifact
 from srgnn.blend import NOTHING_BESIDE, Beside, BlendWeights
@@ -22,11 +20,12 @@ from srgnn.sequence import SessionRules
 from srgnn.session_index import SessionIndex
 from srgnn.trend import trend
 
+from .config import TrainingConfig
 from .corpus import Corpus, Split, concatenate
 from .examples import Examples
 from .loss import compute_dtype
 from .run import Run
-from .trend import LearntTrend, pace
+from .trend import learnt_trend
 
 HABIT_EXAMPLES = 1_000_000
 """That habits are learnt from, at most."""
@@ -52,10 +51,9 @@ def save_artifact(run: Run, corpus: Corpus, output: Path) -> Path:
             "epoch": run.best_epoch,
             "history": run.history,
             **{f"validation_with_{name}": figures for name, figures in run.blended.items()},
-            **{f"later_validation_with_trend_{name}": figures for name, figures in run.judged.items()},
         },
         beside=_beside(run, seen),
-        trend=trend_of(seen, run.model.num_items, run.trend) if run.blend else None,
+        trend=trend_of(seen, run.model.num_items, run.recipe.training) if run.blend else None,
     )
 
 
@@ -104,18 +102,12 @@ def neighbours_of(split: Split, num_items: int) -> Neighbours:
     return Neighbours(SessionIndex.build(items, np.asarray(split.offsets), num_items), VOTERS)
 
 
-def trend_of(split: Split, num_items: int, learnt: Mapping[str, Tensor] | None = None) -> FloatArray:
-    """[V]: by the formula, or as it was ``learnt``."""
-    if not learnt:
-        return trend(np.asarray(split.items), np.asarray(split.offsets), num_items)
-    net = LearntTrend()
-    net.load_state_dict(dict(learnt))
-    return net.of_items(pace_of(split, num_items))
-
-
-def pace_of(split: Split, num_items: int) -> FloatArray:
-    """What a trend is learnt from: [V, NUMBERS]."""
-    return pace(np.asarray(split.items), np.asarray(split.offsets), num_items)
+def trend_of(split: Split, num_items: int, config: TrainingConfig) -> FloatArray:
+    """[V]: as the recipe wants it."""
+    items, offsets = np.asarray(split.items, dtype=np.int64), np.asarray(split.offsets)
+    if config.learn_trend:
+        return learnt_trend(items, offsets, num_items, config.seed)
+    return trend(items, offsets, num_items)
 
 
 def habits_of(split: Split, rules: SessionRules) -> Habits:

@@ -19,7 +19,7 @@ from . import checkpoint
 from .config import Recipe
 from .teachers import teacher_seed
 
-BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "seconds_before", "history", "blend", "blended", "judged")
+BOOKED = ("stage", "epoch", "step", "loss_sum", "seconds", "seconds_before", "history", "blend", "blended")
 """Of a Run, what a checkpoint holds as JSON."""
 
 
@@ -46,10 +46,6 @@ class Run:
     """Weights of the evidence beside the model: with ``habits``, with ``neighbours`` (and habits)."""
     blended: dict[str, dict[str, float]] = field(default_factory=dict)
     """Validation figures with each."""
-    trend: dict[str, Tensor] = field(default_factory=dict)
-    """Of a :class:`.trend.LearntTrend`, where later sessions confirmed it."""
-    judged: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Figures on those: with the ``formula``, with the trend that was ``learnt`` from earlier ones."""
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +80,6 @@ def save_checkpoint(run: Run, output: Path) -> None:
     """Write a Run down in ``output``, with the state of torch's random numbers; :func:`restore` goes on from there."""
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-    tensors |= {f"trend.{name}": tensor for name, tensor in run.trend.items()}
     for i, weights in enumerate(run.teachers):
         tensors |= {f"teacher.{i}.{name}": tensor for name, tensor in weights.items()}
     for i, optimizer in enumerate(run.optimizers):
@@ -107,7 +102,6 @@ def restore(run: Run, saved: checkpoint.Checkpoint) -> None:
         raise ConfigError(f"the checkpoint was made with another recipe: {changed}. Use that, or delete the checkpoint")
     run.model.load_state_dict(_under("model.", saved.tensors))
     run.best = _under("best.", saved.tensors)
-    run.trend = _under("trend.", saved.tensors)
     run.teachers = [_under(f"teacher.{i}.", saved.tensors) for i in range(saved.state["teachers"])]
     for i, optimizer in enumerate(run.optimizers):
         _restore_optimizer(optimizer, _under(f"optimizer.{i}.", saved.tensors))

@@ -17,7 +17,7 @@ from srgnn.trend import as_column
 from srgnn.vocabulary import Vocabulary
 from tests.corpora import split_of
 from training import checkpoint, loop
-from training.config import load_recipe
+from training.config import TrainingConfig, load_recipe
 from training.corpus import concatenate, write_corpus
 from training.examples import Examples
 from training.negatives import Negatives
@@ -226,7 +226,7 @@ def test_evidence_does_not_change_the_model(corpus, tmp_path):
     found["embedding"] = found["embedding"][:, :-1]
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     everything = concatenate(corpus.train, corpus.validation)
-    assert (column.numpy() == as_column(trend_of(everything, len(column)))).all()
+    assert (column.numpy() == as_column(trend_of(everything, len(column), TrainingConfig()))).all()
 
 
 def test_evidence_without_validation_is_left_out_and_that_is_said(corpus, tmp_path, capsys):

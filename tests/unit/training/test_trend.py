@@ -2,17 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from srgnn.blend import BlendScorer, BlendWeights
-from srgnn.neighbours import Neighbours
-from srgnn.scorer import SRGNNScorer
-from srgnn.sequence import SessionRules
 from srgnn.trend import PRIOR_CLICKS, trend
-from tests.conftest import TINY_ITEMS, tiny_fallback, tiny_model, tiny_trend
 from tests.corpora import split_of
-from training.examples import Examples
-from training.trend import BEST, DECAYS, NEW, NUMBERS, LearntTrend, Lists, announce, learn, lists, pace
+from training.trend import AHEAD, DECAYS, FEWEST_SESSIONS, MOMENTS, NEW, NUMBERS, demand_of, learnt_trend, pace
 
-ITEMS = 60
+ITEMS, SESSIONS = 200, 4_000
 
 
 def test_the_pace_of_an_item_is_its_clicks_how_late_they_came_and_since_when():
@@ -25,92 +19,64 @@ def test_the_pace_of_an_item_is_its_clicks_how_late_they_came_and_since_when():
         assert (column == trend(split.items, split.offsets, 5, decay)).all()
 
 
-def test_lists_are_the_scorer_s_best_without_its_trend():
-    model = SRGNNScorer.of_model(tiny_model(), tiny_fallback().clicks > 0, tiny_trend())
-    scorer = BlendScorer(model, Neighbours.nobody(TINY_ITEMS), BlendWeights(clicked=0.3, trend=0.7))
-    examples = Examples(split_of([[1, 2, 3], [4, 5], [6, 7, 6, 8]]), SessionRules())
-    found = lists(scorer, tiny_trend(), examples)
-    plain = BlendScorer(model, scorer.neighbours, BlendWeights(clicked=0.3))
-    kept = found.example.numpy()
-    wanted = plain.top_k(examples.sequences(kept), TINY_ITEMS)
-    for i, rows in enumerate(wanted.rows):
-        of_row = dict(zip(rows.tolist(), wanted.scores[i].tolist(), strict=True))
-        answerable = np.isfinite(found.scores[i].numpy())
-        for row, score in zip(found.rows[i][answerable].tolist(), found.scores[i][answerable].tolist(), strict=True):
-            assert score == pytest.approx(of_row[row], abs=1e-5)
-    assert (found.rows[torch.arange(len(kept)), found.chosen].numpy() == examples.targets[kept]).all()
-    assert set(range(len(examples))) - set(kept.tolist()) == {
-        i for i, target in enumerate(examples.targets.tolist()) if tiny_fallback().clicks[target] == 0
-    }
+def fading(seed=0):
+    """Sessions of two items. Each item comes out at some time, is clicked for a fortieth of the log, and never again:
+    the formula, which looks back over a twentieth, goes on believing in it."""
+    rng = np.random.default_rng(seed)
+    now = np.arange(SESSIONS) / SESSIONS * ITEMS
+    newest = np.minimum(now.astype(int), ITEMS - 1)
+    items = newest[:, None] - rng.integers(0, ITEMS // 40, (SESSIONS, 2))
+    return np.maximum(items, 0).ravel(), np.arange(0, 2 * SESSIONS + 1, 2)
 
 
-def test_of_many_examples_some_are_taken_from_first_to_last(monkeypatch):
-    model = SRGNNScorer.of_model(tiny_model(), np.ones(TINY_ITEMS, bool), tiny_trend())
-    scorer = BlendScorer(model, Neighbours.nobody(TINY_ITEMS), BlendWeights())
-    examples = Examples(split_of([[1, 2]] * 9), SessionRules())
-    assert lists(scorer, tiny_trend(), examples).example.tolist() == [*range(9)]
-    monkeypatch.setattr("training.trend.MOST", 3)
-    assert lists(scorer, tiny_trend(), examples).example.tolist() == [0, 4, 8]
+def test_it_learns_that_items_of_yesterday_are_clicked_no_more():
+    items, offsets = fading()
+    learnt, formula = learnt_trend(items, offsets, ITEMS, 1), trend(items, offsets, ITEMS)
+    fresh, faded = slice(ITEMS - 3, ITEMS), slice(ITEMS - 20, ITEMS - 10)
+    assert learnt[fresh].mean() - learnt[faded].mean() > formula[fresh].mean() - formula[faded].mean() + 1
 
 
-def choices_of_items_that_many_clicked_lately(paces, examples=4_000):
-    """What was clicked often is wanted where it is clicked of late, and shunned where it is not."""
-    rng = np.random.default_rng(1)
-    rows = rng.integers(0, len(paces), (examples, BEST))
-    wanted = np.where(paces[:, 0] > 1, 3 * np.sign(paces[:, 1]), 0.0)
-    scores = rng.normal(size=rows.shape)
-    likely = np.exp(scores + wanted[rows])
-    chosen = [rng.choice(BEST, p=each / each.sum()) for each in likely]
-    return wanted, Lists(*map(torch.as_tensor, (rows, scores.astype(np.float32), chosen, range(examples))))
+def test_where_clicks_come_as_ever_the_formula_is_hardly_changed():
+    rng = np.random.default_rng(0)
+    items, offsets = rng.integers(0, ITEMS, 2 * SESSIONS), np.arange(0, 2 * SESSIONS + 1, 2)
+    learnt, formula = learnt_trend(items, offsets, ITEMS, 1), trend(items, offsets, ITEMS)
+    assert np.abs(learnt - learnt.mean()).mean() <= np.abs(formula).mean() + 0.05
 
 
-def test_it_learns_what_no_one_weight_of_a_formula_could_say():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
-    wanted, choices = choices_of_items_that_many_clicked_lately(paces)
-    found = learn(choices, paces, seed=1).of_items(paces)
-    late, often = paces[:, 1] > 0, wanted != 0
-    assert found[often & late].mean() - found[often & ~late].mean() > 3
-    assert abs(found[~often & late].mean() - found[~often & ~late].mean()) < 1
+def test_it_looks_ahead_from_each_moment_and_knows_nothing_of_what_comes():
+    items, offsets = fading()
+    demand = demand_of(items, offsets, ITEMS, 0)
+    now, end = int(MOMENTS[0] * SESSIONS), int((MOMENTS[0] + AHEAD) * SESSIONS)
+    known = np.unique(items[: offsets[now]])
+    first = slice(0, len(known))
+    wanted = np.bincount(items[offsets[now] : offsets[end]], minlength=ITEMS)[known]
+    paces = pace(items[: offsets[now]], offsets[: now + 1], ITEMS)[known].astype(np.float32)
+    order = np.lexsort(paces.T)
+    found = demand.pace[first].numpy()
+    assert (found[np.lexsort(found.T)] == paces[order]).all()
+    assert sorted(demand.clicks[first].tolist()) == sorted(wanted.tolist())
+    assert demand.expected[first].exp().sum() == pytest.approx(wanted.sum(), rel=1e-4)
+    assert len(demand.clicks) == sum(len(np.unique(items[: offsets[int(at * SESSIONS)]])) for at in MOMENTS)
+
+
+def test_of_very_many_items_a_part_is_learnt_from(monkeypatch):
+    monkeypatch.setattr("training.trend.MOST", 10 * len(MOMENTS))
+    items, offsets = fading()
+    assert demand_of(items, offsets, ITEMS, 0).pace.shape == (10 * len(MOMENTS), NUMBERS)
+    assert np.isfinite(learnt_trend(items, offsets, ITEMS, 1)).all()
+
+
+def test_a_log_of_few_sessions_keeps_the_formula():
+    items, offsets = fading()
+    few = offsets[:FEWEST_SESSIONS]
+    assert (learnt_trend(items[: few[-1]], few, ITEMS, 1) == trend(items[: few[-1]], few, ITEMS)).all()
 
 
 def test_the_same_seed_learns_the_same_and_the_random_numbers_of_a_training_go_on():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
-    _, choices = choices_of_items_that_many_clicked_lately(paces, 100)
+    items, offsets = fading()
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    found = [learn(choices, paces, seed).of_items(paces) for seed in (1, 1, 2)]
+    found = [learnt_trend(items, offsets, ITEMS, seed) for seed in (1, 1, 2)]
     assert (found[0] == found[1]).all()
     assert (found[0] != found[2]).any()
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_earlier_examples_are_those_before_a_place():
-    example = torch.tensor([0, 2, 3, 7])
-    choices = Lists(*(example.unsqueeze(1) for _ in range(2)), example, example)
-    assert choices.until(3).example.tolist() == [0, 2]
-    assert choices.until(4).rows.flatten().tolist() == [0, 2, 3]
-    assert choices.until(0).chosen.tolist() == []
-
-
-def test_beside_a_model_that_knows_nothing_it_stays_finite():
-    net = LearntTrend()
-    with torch.no_grad():
-        net.unit.fill_(-1e-9)
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
-    assert np.abs(net.of_items(paces)).max() < 1_000
-
-
-def test_what_it_knows_can_be_kept_as_tensors():
-    paces = np.random.default_rng(0).uniform(-2, 2, (ITEMS, NUMBERS))
-    net = learn(choices_of_items_that_many_clicked_lately(paces, 100)[1], paces, 1)
-    again = LearntTrend()
-    again.load_state_dict(net.state_dict())
-    assert (again.of_items(paces) == net.of_items(paces)).all()
-
-
-def test_what_it_brought_is_said(capsys):
-    announce({"formula": {"recall@20": 0.5}, "learnt": {"recall@20": 0.51}}, kept=True)
-    announce({"formula": {"recall@20": 0.5}, "learnt": {"recall@20": 0.49}}, kept=False)
-    lines = capsys.readouterr().err.splitlines()
-    assert "recall@20 0.5000 -> 0.5100; kept" in lines[0]
-    assert "0.5000 -> 0.4900; the formula stays" in lines[1]
