@@ -64,7 +64,8 @@ def learnt_trend(items: IntArray, offsets: IntArray, num_items: int, seed: int) 
     with torch.no_grad():
         now = torch.from_numpy(pace(items, offsets, num_items)).float()
         correction: FloatArray = net((now - mean) / spread).squeeze(-1).double().numpy()
-    return formula + correction
+    never_clicked = np.bincount(items, minlength=num_items) == 0  # they are not answered, and it has seen none
+    return np.where(never_clicked, 0.0, formula + correction)
 
 
 def pace(items: IntArray, offsets: IntArray, num_items: int) -> FloatArray:
@@ -88,8 +89,9 @@ def demand_of(items: IntArray, offsets: IntArray, num_items: int, seed: int) -> 
             now, end = int(share * num_sessions), int((share + AHEAD) * num_sessions)
             past, sessions = items[: offsets[now]], offsets[: now + 1]
             clicks = np.bincount(items[offsets[now] : offsets[end]], minlength=num_items)
-            level = np.log(np.bincount(past, minlength=num_items) + PRIOR_CLICKS) + trend(past, sessions, num_items)
-            rows = np.unique(past)
+            known = np.bincount(past, minlength=num_items)
+            level = np.log(known + PRIOR_CLICKS) + trend(past, sessions, num_items)
+            rows = np.flatnonzero(known)
             expected = level[rows] + np.log(max(1, clicks[rows].sum()) / np.exp(level[rows]).sum())
             drawn = rng.permutation(len(rows))[:room]
             parts.append((pace(past, sessions, num_items)[rows[drawn]], expected[drawn], clicks[rows[drawn]]))

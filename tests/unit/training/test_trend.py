@@ -59,6 +59,11 @@ def test_it_looks_ahead_from_each_moment_and_knows_nothing_of_what_comes():
     assert len(demand.clicks) == sum(len(np.unique(items[: offsets[int(at * SESSIONS)]])) for at in MOMENTS)
 
 
+def test_items_that_nobody_clicked_have_no_trend():
+    items, offsets = fading()
+    assert (learnt_trend(items, offsets, ITEMS + 3, 1)[ITEMS:] == 0).all()
+
+
 def test_of_very_many_items_a_part_is_learnt_from(monkeypatch):
     monkeypatch.setattr("training.trend.MOST", 10 * len(MOMENTS))
     items, offsets = fading()
