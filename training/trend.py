@@ -31,7 +31,7 @@ MOMENTS = np.linspace(0.6, 0.9, 31)
 """Shares of the sessions after which it looks ahead."""
 AHEAD = 0.1
 """Share of the sessions that it looks at."""
-FEWEST_SESSIONS = 1_000
+FEWEST_SESSIONS = 10_000
 """Without so many the formula stays."""
 MOST = 1_000_000
 """Items and moments to learn from."""

@@ -6,7 +6,7 @@ from srgnn.trend import PRIOR_CLICKS, trend
 from tests.corpora import split_of
 from training.trend import AHEAD, DECAYS, FEWEST_SESSIONS, MOMENTS, NEW, NUMBERS, demand_of, learnt_trend, pace
 
-ITEMS, SESSIONS = 200, 4_000
+ITEMS, SESSIONS = 200, 12_000
 
 
 def test_the_pace_of_an_item_is_its_clicks_how_late_they_came_and_since_when():
