@@ -49,3 +49,13 @@ def log_of(*sessions: Iterable[str]) -> list[tuple[str, str, int]]:
         for day, items in enumerate(sessions)
         for click, item in enumerate(items)
     ]
+
+
+def chain_corpus(folder: Path, num_items: int, validated_from: int) -> Corpus:
+    """200 sessions of five clicks, the last 20 for test: every item is followed by the next one, so one click says it
+    all."""
+    rng = np.random.default_rng(0)
+    sessions = [[(start + i) % num_items for i in range(5)] for start in rng.integers(0, num_items, 200).tolist()]
+    splits = [split_of(part) for part in (sessions[:validated_from], sessions[validated_from:180], sessions[180:])]
+    vocabulary = Vocabulary([f"i{row}" for row in range(num_items)])
+    return write_corpus(folder, vocabulary, *splits, {"protocol": "strict"})

@@ -6,11 +6,10 @@ from safetensors.torch import load_file
 
 from srgnn.directory import resolve
 from srgnn.trend import as_column, trend
-from srgnn.vocabulary import Vocabulary
-from tests.corpora import split_of
+from tests.corpora import chain_corpus
 from training import loop
 from training.config import load_recipe
-from training.corpus import concatenate, write_corpus
+from training.corpus import concatenate
 from training.trend import learnt_trend
 
 ITEMS = 12
@@ -19,11 +18,7 @@ SMALL = ["model.hidden_size=8", "training.epochs=1", "training.batch_size=64", "
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    sessions = [[(start + i) % ITEMS for i in range(5)] for start in rng.integers(0, ITEMS, 200).tolist()]
-    splits = [split_of(part) for part in (sessions[:140], sessions[140:180], sessions[180:])]
-    vocabulary = Vocabulary([f"i{row}" for row in range(ITEMS)])
-    return write_corpus(tmp_path_factory.mktemp("c") / "corpus", vocabulary, *splits, {"protocol": "strict"})
+    return chain_corpus(tmp_path_factory.mktemp("c") / "corpus", ITEMS, validated_from=140)
 
 
 @pytest.mark.parametrize("refit", ["true", "false"])

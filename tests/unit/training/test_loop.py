@@ -14,8 +14,7 @@ from srgnn.directory import resolve
 from srgnn.errors import ConfigError, DataError
 from srgnn.neighbours import VOTERS
 from srgnn.trend import as_column
-from srgnn.vocabulary import Vocabulary
-from tests.corpora import split_of
+from tests.corpora import chain_corpus, split_of
 from training import checkpoint, loop
 from training.config import TrainingConfig, load_recipe
 from training.corpus import concatenate, write_corpus
@@ -40,12 +39,7 @@ def recipe(*overrides, name="demo"):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Every item is followed by the next one, so one click says it all."""
-    rng = np.random.default_rng(0)
-    sessions = [[(start + i) % ITEMS for i in range(5)] for start in rng.integers(0, ITEMS, 200).tolist()]
-    splits = [split_of(part) for part in (sessions[:160], sessions[160:180], sessions[180:])]
-    vocabulary = Vocabulary([f"i{row}" for row in range(ITEMS)])
-    return write_corpus(tmp_path_factory.mktemp("c") / "corpus", vocabulary, *splits, {"protocol": "strict"})
+    return chain_corpus(tmp_path_factory.mktemp("c") / "corpus", ITEMS, validated_from=160)
 
 
 def weights(path):
