@@ -59,7 +59,7 @@ class Load:
         """Whether one more that has just arrived may begin, beside all that arrived in the same turn of the event loop.
 
         Those begin when all that arrived has been looked at. Were they not counted, as many would be let in as arrive,
-        and then refused, at twenty times the price.
+        and then refused, at several times the price.
         """
         over = self._under_way + self._coming - self._limit
         if over >= 0 and self._room - min(over, self._coming) < 1:

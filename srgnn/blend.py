@@ -58,7 +58,7 @@ class BlendWeights:
     """For each unit of the model's own score of an item that was clicked: at -0.5 it counts half of what it does for
     others. A session's vector is made of those items, so that their scores tell less."""
     trend: float = 0.0
-    """For each e-fold of an item's share of late clicks (:mod:`srgnn.trend`); this one is for all items."""
+    """For each e-fold of an item's trend (:mod:`srgnn.trend`); this one is for all items."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -4,6 +4,7 @@ A model learns from all clicks alike, in whatever order training draws them, so 
 average. What is on offer and in fashion when the period ends is what matters to whoever comes next. So the logarithm of
 an item's share of late clicks is one more number of it, the last column of the catalogue's matrix, and session vectors
 get a last number that says how much it counts (:mod:`srgnn.blend`): in a search it costs what any other number does.
+A recipe may have it corrected by a forecast that training learns (:mod:`training.trend`); it is stored the same way.
 """
 
 import numpy as np
